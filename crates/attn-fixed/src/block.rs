@@ -1,0 +1,151 @@
+//! One query against one block of keys: scores, then probabilities relative to the block's own maximum.
+//!
+//! Every block has its own reference, because with one running maximum an early dominating key (an attention sink)
+//! would round every later block to zero.
+
+use crate::{
+    BLOCK, MAX_DIM, Parameters,
+    arith::{mulhi, rsh},
+    exp2::exp2,
+    types::{Distance, Fraction, Probability},
+};
+
+/// Largest magnitude of a score: `128 · 128 · 256`.
+pub const MAX_SCORE: i32 = 128 * 128 * MAX_DIM as i32;
+
+/// Writes `query · key` for each row of `keys` (`[scores.len(), query.len()]`); magnitudes at most [`MAX_SCORE`].
+#[inline]
+pub fn scores(query: &[i8], keys: &[i8], scores: &mut [i32]) {
+    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(query.len())) {
+        *score = query.iter().zip(key).map(|(&q, &k)| i32::from(q) * i32::from(k)).sum();
+    }
+}
+
+/// The probabilities of one row in one block, and what they are relative to: key `j` weighs
+/// `probabilities[j] · fraction · 2^exponent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// 15-bit probabilities relative to the block's maximum; 0 where a key is not visible.
+    pub probabilities: [Probability; BLOCK],
+    /// The block's maximum in octaves, rounded up.
+    pub exponent: i32,
+    /// What the maximum lacks to that, as a factor.
+    pub fraction: Fraction,
+}
+
+impl Weights {
+    /// The weights of the keys whose bit is set in `visible`; there must be one.
+    ///
+    /// The maximum is taken over visible keys only, so that hidden keys change nothing.
+    #[must_use]
+    #[inline]
+    pub fn new(parameters: &Parameters, scores: &[i32; BLOCK], visible: u64) -> Self {
+        let seen = |j: usize| visible >> j & 1 == 1;
+        let maximum = (0..BLOCK).filter(|&j| seen(j)).map(|j| scores[j]).max().unwrap_or(0);
+        let mut probabilities = [Probability::ZERO; BLOCK];
+        for (j, probability) in probabilities.iter_mut().enumerate() {
+            if seen(j) {
+                *probability = exp2(distance(parameters, maximum - scores[j]));
+            }
+        }
+        let octaves = octaves(parameters, maximum);
+        let exponent = (octaves + ((1 << Distance::FRAC_NBITS) - 1)) >> Distance::FRAC_NBITS;
+        let lack = Distance::from_bits(((exponent << Distance::FRAC_NBITS) - octaves) as u16);
+        Self { probabilities, exponent, fraction: fraction(lack) }
+    }
+}
+
+/// How far `below` score units are, in octaves, rounded down; `0 <= below <= 2 · MAX_SCORE`.
+#[inline]
+#[must_use]
+pub fn distance(parameters: &Parameters, below: i32) -> Distance {
+    let shift = parameters.score_shift();
+    let narrow = if shift >= 0 {
+        (below >> shift).min(u16::MAX.into())
+    } else {
+        // Saturates at a multiple of 2^-shift, which is still beyond 12 octaves.
+        below.min(i32::from(u16::MAX) >> -shift) << -shift
+    };
+    Distance::from_bits(mulhi(narrow as u16, parameters.score_multiplier().to_bits()))
+}
+
+/// A score in octaves, with the fraction bits of [`Distance`] and **the same multiplier**: with another rounding of it,
+/// blocks would disagree by a fraction of an octave. Fits an `i32` by the bound in [`scale`](crate::scale).
+#[inline]
+fn octaves(parameters: &Parameters, score: i32) -> i32 {
+    let shift = parameters.score_shift() + 16;
+    let product = i64::from(score) * i64::from(parameters.score_multiplier().to_bits());
+    ((product + (1 << (shift - 1))) >> shift) as i32
+}
+
+/// `exp2` of less than an octave, rounded to 9 bits: as many as keep [`row`](crate::row)'s products below 2^30.
+#[inline]
+#[must_use]
+pub fn fraction(lack: Distance) -> Fraction {
+    const DROPPED: u32 = Probability::FRAC_NBITS - Fraction::FRAC_NBITS;
+    Fraction::from_bits(rsh(exp2(lack).to_bits().into(), DROPPED) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scales;
+
+    extern crate std;
+
+    fn parameters(dim: usize, scale: f32) -> Parameters {
+        Parameters::new(dim, Scales { query: scale, key: 1.0, value: 1.0, out: 1.0 }).expect("in range")
+    }
+
+    #[test]
+    fn every_fraction_is_within_its_range() {
+        for bits in 0..2048 {
+            let got = f64::from(fraction(Distance::from_bits(bits)));
+            let exact = 255.0 / 256.0 * (-f64::from(bits) / 2048.0).exp2();
+            assert!((255.0..=510.0).contains(&(got * 512.0)), "{bits}: {got}");
+            assert!((got - exact).abs() <= 0.6 / 512.0, "{bits}: {got} is not {exact}");
+        }
+    }
+
+    #[test]
+    fn every_distance_is_near_the_exact_one_or_saturated_far_away() {
+        for dim in [8, 64, 256] {
+            for scale in [1e-9, 1e-4, 0.003, 0.03, 0.2, 1.0, 2.0, 32.0 / (dim as f32).sqrt()] {
+                if f64::from(scale) * (dim as f64).sqrt() > 32.0 {
+                    continue;
+                }
+                let p = parameters(dim, scale);
+                let unit = f64::from(scale) / (dim as f64).sqrt() * std::f64::consts::LOG2_E;
+                let largest = 2 * 128 * 128 * dim as i32;
+                for below in (0..70_000).chain((70_000..largest).step_by(997)).chain([largest]) {
+                    let got = f64::from(distance(&p, below));
+                    let exact = f64::from(below) * unit;
+                    if exact < 12.0 {
+                        // Rounded down twice, and the multiplier's own rounding.
+                        let lowest = exact * (1.0 - 1.0 / 32_768.0) - 2.0 / 2048.0;
+                        assert!((lowest..=exact * (1.0 + 1.0 / 32_768.0)).contains(&got), "{dim} {scale} {below}");
+                    } else {
+                        assert!(got >= 11.99, "{dim} {scale} {below}: {got} is not far");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hidden_keys_change_nothing() {
+        let p = parameters(64, 0.01);
+        let mut scores = [0; BLOCK];
+        for (j, score) in scores.iter_mut().enumerate() {
+            *score = (j as i32 * 7919) % 5000;
+        }
+        let visible = 0x5a5a_0ff0_1234_8001;
+        let expected = Weights::new(&p, &scores, visible);
+        for (j, score) in scores.iter_mut().enumerate() {
+            if visible >> j & 1 == 0 {
+                *score = if j % 2 == 0 { MAX_SCORE } else { -MAX_SCORE };
+            }
+        }
+        assert_eq!(Weights::new(&p, &scores, visible), expected);
+    }
+}

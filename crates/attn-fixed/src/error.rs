@@ -1,0 +1,252 @@
+//! What can be wrong with a caller's input. Every variant carries what was given and what is accepted.
+
+use core::{error::Error, fmt};
+
+use crate::{MAX_DIM, MAX_KEYS, MIN_DIM, scale};
+
+/// The tensor or scale that an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tensor {
+    /// Queries, `[queries, dim]`.
+    Query,
+    /// Keys, `[keys, dim]`.
+    Key,
+    /// Values, `[keys, dim]`.
+    Value,
+    /// The output, `[queries, dim]`.
+    Out,
+}
+
+impl fmt::Display for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Query => "query",
+            Self::Key => "key",
+            Self::Value => "value",
+            Self::Out => "output",
+        })
+    }
+}
+
+/// Why [`Parameters`](crate::Parameters) were refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ParameterError {
+    /// The head dimension is outside [`MIN_DIM`]`..=`[`MAX_DIM`].
+    Dim {
+        /// The dimension given.
+        got: usize,
+    },
+    /// A scale is not a positive, finite number.
+    Scale {
+        /// The tensor whose scale it is.
+        tensor: Tensor,
+        /// The scale given.
+        got: f32,
+    },
+    /// `scale_q · scale_k · √dim` exceeds [`scale::MAX_SCORE_SCALE`].
+    ScoreScale {
+        /// The product given.
+        got: f64,
+    },
+    /// `scale_v / scale_out` is outside [`scale::MIN_GAIN`]`..=`[`scale::MAX_GAIN`].
+    Gain {
+        /// The quotient given.
+        got: f64,
+    },
+}
+
+impl fmt::Display for ParameterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Dim { got } => write!(f, "head dimension: got {got}, expected {MIN_DIM} to {MAX_DIM}"),
+            Self::Scale { tensor, got } => {
+                write!(f, "{tensor} scale: got {got}, expected a positive finite number")
+            }
+            Self::ScoreScale { got } => write!(
+                f,
+                "query scale x key scale x sqrt(dimension): got {got}, expected at most {}",
+                scale::MAX_SCORE_SCALE
+            ),
+            Self::Gain { got } => {
+                write!(f, "value scale / output scale: got {got}, expected {} to {}", scale::MIN_GAIN, scale::MAX_GAIN)
+            }
+        }
+    }
+}
+
+impl Error for ParameterError {}
+
+/// Why a slice of floats was not quantised.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum QuantiseError {
+    /// Nothing to quantise.
+    Empty,
+    /// NaN or infinity.
+    NotFinite {
+        /// Index of the first such element.
+        index: usize,
+        /// The element.
+        got: f32,
+    },
+    /// The output slice has another length than the input.
+    Length {
+        /// Length of the output slice.
+        got: usize,
+        /// Length of the input.
+        expected: usize,
+    },
+    /// The input does not divide into the heads that the scales slice asks for.
+    Heads {
+        /// Length of the input.
+        got: usize,
+        /// Number of heads.
+        heads: usize,
+    },
+}
+
+impl fmt::Display for QuantiseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Empty => f.write_str("quantise: got no elements, expected at least one"),
+            Self::NotFinite { index, got } => {
+                write!(f, "quantise: got {got} at element {index}, expected finite numbers")
+            }
+            Self::Length { got, expected } => {
+                write!(f, "quantise: got room for {got} values, expected {expected}")
+            }
+            Self::Heads { got, heads } => {
+                write!(f, "quantise: got {got} elements, expected a positive multiple of {heads} heads")
+            }
+        }
+    }
+}
+
+impl Error for QuantiseError {}
+
+/// Why a [`Mask`](crate::Mask) does not fit the attention it is used with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MaskError {
+    /// More valid keys than keys.
+    ValidKeys {
+        /// Valid keys asked for.
+        got: usize,
+        /// Keys there are.
+        keys: usize,
+    },
+    /// The boolean mask is not `[queries, keys]`.
+    Allowed {
+        /// Elements of the boolean mask and the row length it was made with.
+        got: (usize, usize),
+        /// Queries and keys of the attention.
+        expected: (usize, usize),
+    },
+}
+
+impl fmt::Display for MaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ValidKeys { got, keys } => {
+                write!(f, "valid keys: got {got}, expected at most {keys}")
+            }
+            Self::Allowed { got, expected } => write!(
+                f,
+                "boolean mask: got {} elements in rows of {}, expected {} rows of {}",
+                got.0, got.1, expected.0, expected.1
+            ),
+        }
+    }
+}
+
+impl Error for MaskError {}
+
+/// Why attention was not computed; the output is untouched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttentionError {
+    /// A tensor without elements.
+    Empty {
+        /// The tensor.
+        tensor: Tensor,
+    },
+    /// A tensor whose length is not a whole number of rows.
+    Rows {
+        /// The tensor.
+        tensor: Tensor,
+        /// Its length.
+        got: usize,
+        /// The head dimension, which the length must be a multiple of.
+        dim: usize,
+    },
+    /// A tensor whose length does not agree with its partner's: values with keys, output with queries.
+    Length {
+        /// The tensor.
+        tensor: Tensor,
+        /// Its length.
+        got: usize,
+        /// The length of its partner.
+        expected: usize,
+    },
+    /// More than [`MAX_KEYS`] keys.
+    TooManyKeys {
+        /// Keys given.
+        got: usize,
+    },
+    /// The scratch slice is shorter than [`scratch_len`](crate::scratch_len).
+    Scratch {
+        /// Its length.
+        got: usize,
+        /// The length needed.
+        expected: usize,
+    },
+    /// The tile's dimension is not the one the parameters were made for.
+    Dim {
+        /// The tile's dimension.
+        got: usize,
+        /// The parameters' dimension.
+        expected: usize,
+    },
+    /// The mask does not fit.
+    Mask(MaskError),
+}
+
+impl From<MaskError> for AttentionError {
+    fn from(error: MaskError) -> Self {
+        Self::Mask(error)
+    }
+}
+
+impl fmt::Display for AttentionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Empty { tensor } => {
+                write!(f, "{tensor}: got no elements, expected at least one row")
+            }
+            Self::Rows { tensor, got, dim } => {
+                write!(f, "{tensor}: got {got} elements, expected a multiple of the head dimension {dim}")
+            }
+            Self::Length { tensor, got, expected } => write!(f, "{tensor}: got {got} elements, expected {expected}"),
+            Self::TooManyKeys { got } => {
+                write!(f, "keys: got {got}, expected at most {MAX_KEYS}")
+            }
+            Self::Scratch { got, expected } => {
+                write!(f, "scratch: got {got} elements, expected at least {expected}")
+            }
+            Self::Dim { got, expected } => {
+                write!(f, "head dimension of the tile: got {got}, expected {expected} as in the parameters")
+            }
+            Self::Mask(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for AttentionError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Mask(error) => Some(error),
+            _ => None,
+        }
+    }
+}

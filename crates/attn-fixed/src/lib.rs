@@ -1,0 +1,64 @@
+//! Scaled dot-product attention, `softmax(q·kᵀ / √d) · v`, in integers only: int8 in, int8 out, int32 between. This
+//! crate is the **specification** of the arithmetic: every backend gives these bits, on every input.
+//!
+//! `no_std`, no allocation, no unsafe code, no float but in [`Parameters::new`] and the quantisers.
+//!
+//! # The way of a tile
+//! | step | module |
+//! |---|---|
+//! | float tensors become int8 and a scale | [`quantise`](mod@quantise) |
+//! | the scales become fixed-point [`Parameters`] | [`scale`] |
+//! | each query meets the keys in blocks of [`BLOCK`]: scores, their maximum, probabilities relative to it | [`block`], [`exp2`](mod@exp2) |
+//! | the blocks are merged into a row | [`row`] |
+//! | the row is divided by its sum and becomes int8 | [`requantise`] |
+//!
+//! [`attend`] does the last three for slices of any length, [`attend_tile`] for a tile whose shape the compiler knows.
+//! [`types`] tells the width of every quantity.
+//!
+//! # Contract
+//! - **Shapes.** Head dimension [`MIN_DIM`] to [`MAX_DIM`], 1 to [`MAX_KEYS`] keys, any number of queries.
+//! - **Scales.** One rule from flat attention to raw integers: see [`Parameters::new`] for the limits.
+//! - **Masks.** What [`Mask`] hides has no influence on any bit: `n` visible keys give the bits of keys and values cut to
+//!   `n`. A row that sees no key is all zeros.
+//! - **Accuracy.** At least 99.9 % of elements within ±1 of float64 attention on the same int8 tensors, rounded to int8
+//!   (`attn validate` shows it; `docs/arithmetic.md` has the measurements behind each width).
+//! - **Overflow.** None, for any input: `const` assertions beside each step state the bounds.
+//! - **Errors.** Every wrong input is a typed error with what was given and what is accepted; nothing panics.
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod arith;
+pub mod block;
+mod error;
+pub mod exp2;
+mod mask;
+pub mod quantise;
+pub mod requantise;
+pub mod row;
+pub mod scale;
+mod sequence;
+mod tile;
+pub mod types;
+
+pub use block::MAX_SCORE;
+pub use error::{AttentionError, MaskError, ParameterError, QuantiseError, Tensor};
+pub use mask::Mask;
+pub use quantise::{quantise, quantise_heads};
+pub use scale::{Parameters, Scales};
+pub use sequence::{Inputs, attend, scratch_len};
+pub use tile::attend_tile;
+
+/// Keys of one block: the probabilities of a block share one reference.
+///
+/// Part of the specification: another size gives other bits. 64, so that a 64×64 tile is one block and one bit mask a
+/// machine word.
+pub const BLOCK: usize = 64;
+
+/// Most keys of one attention, 2^20. The arithmetic itself has no limit; this is what is tested.
+pub const MAX_KEYS: usize = 1 << 20;
+
+/// Smallest head dimension.
+pub const MIN_DIM: usize = 8;
+
+/// Largest head dimension.
+pub const MAX_DIM: usize = 256;

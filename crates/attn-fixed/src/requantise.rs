@@ -1,0 +1,119 @@
+//! The end of a row: accumulator / sum · scale_v / scale_out, rounded to int8, without a division per element.
+
+use crate::{
+    Parameters,
+    arith::rsh,
+    types::{OutputMultiplier, Reciprocal},
+};
+
+/// Bits below one output unit when the accumulator has been narrowed to 16 bits and before it is multiplied.
+const NARROW_SHIFT: i32 = 21;
+
+/// The reciprocal `floor(2^31 / mantissa) / 2^15` of a mantissa with 16 fraction bits in `[1/2, 1)`: within 2^-15.
+///
+/// An integer division here; a backend may use anything that gives the same for all 32768 inputs.
+#[must_use]
+#[inline]
+pub const fn reciprocal(mantissa: u16) -> Reciprocal {
+    let quotient = (1 << 31) / mantissa as u32;
+    // Only the reciprocal of exactly 1/2 has 17 bits.
+    Reciprocal::from_bits(if quotient > u16::MAX as u32 { u16::MAX } else { quotient as u16 })
+}
+
+/// How the accumulator of one row becomes int8: `rsh(clamp(rsh(accumulator, narrow)) · multiplier, widen)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requantiser {
+    /// First shift, 0 to 31, to a 16-bit signed value (saturated).
+    pub narrow: u32,
+    /// Factor.
+    pub multiplier: OutputMultiplier,
+    /// Second shift, 7 to 21, to an 8-bit signed value (saturated).
+    pub widen: u32,
+}
+
+impl Requantiser {
+    /// For a row whose sum of probabilities is `sum`, 2^16 to 2^30.
+    #[must_use]
+    #[inline]
+    pub fn new(parameters: &Parameters, sum: i32) -> Self {
+        let log2 = sum.ilog2() as i32;
+        let reciprocal = reciprocal((sum >> (log2 - 15)) as u16);
+        // Both factors have 16 bits: the product has 31 or 32.
+        let product = u32::from(reciprocal.to_bits()) * u32::from(parameters.gain().to_bits());
+        let multiplier = ((product + (1 << 16)) >> 17).min(i16::MAX as u32) as i16;
+        let shift = log2 + 8 - parameters.gain_exponent();
+        let narrow = (shift - NARROW_SHIFT).max(0);
+        Self {
+            narrow: narrow as u32,
+            multiplier: OutputMultiplier::from_bits(multiplier),
+            widen: (shift - narrow) as u32,
+        }
+    }
+
+    /// One element.
+    #[must_use]
+    #[inline]
+    pub const fn apply(&self, accumulator: i32) -> i8 {
+        let narrowed = clamp(rsh(accumulator, self.narrow), i16::MIN as i32, i16::MAX as i32);
+        let output = rsh(narrowed * self.multiplier.to_bits() as i32, self.widen);
+        clamp(output, i8::MIN as i32, i8::MAX as i32) as i8
+    }
+}
+
+/// Writes one row; a `sum` of 0 means that no key was visible and gives zeros.
+pub(crate) fn requantise(parameters: &Parameters, accumulator: &[i32], sum: i32, out: &mut [i8]) {
+    if sum == 0 {
+        out.fill(0);
+        return;
+    }
+    let requantiser = Requantiser::new(parameters, sum);
+    for (out, &accumulator) in out.iter_mut().zip(accumulator) {
+        *out = requantiser.apply(accumulator);
+    }
+}
+
+/// `Ord::clamp`, which is not `const`.
+const fn clamp(x: i32, low: i32, high: i32) -> i32 {
+    if x < low {
+        low
+    } else if x > high {
+        high
+    } else {
+        x
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scales;
+
+    extern crate std;
+
+    #[test]
+    fn every_reciprocal_is_within_one_step() {
+        for mantissa in 1 << 15..=u16::MAX {
+            let got = f64::from(reciprocal(mantissa));
+            let exact = 65_536.0 / f64::from(mantissa);
+            assert!((got - exact).abs() <= 1.0 / 32_768.0, "{mantissa}: {got} is not {exact}");
+        }
+    }
+
+    #[test]
+    fn outputs_are_near_the_exact_quotient_for_every_sum_and_gain() {
+        let gains = [1.0 / 65_536.0, 0.01, 0.5, 1.0, 1.7, 40.0, 255.0, 65_536.0];
+        let sums = (16..30).flat_map(|bits| [0, 1, 12_345].map(|low| (1 << bits) + low));
+        for (gain, sum) in gains.into_iter().flat_map(|gain| sums.clone().map(move |sum| (gain, sum))) {
+            let p = Parameters::new(64, Scales { query: 1.0, key: 1.0, value: gain, out: 1.0 }).expect("in range");
+            let requantiser = Requantiser::new(&p, sum);
+            assert!(requantiser.narrow <= 31 && (7..=21).contains(&requantiser.widen), "{gain} {sum}");
+            for step in -1000..=1000_i64 {
+                let accumulator = (i64::from(sum) * step / 1000) as i32;
+                let exact = f64::from(accumulator) / f64::from(sum) * 128.0 * f64::from(gain);
+                let got = f64::from(requantiser.apply(accumulator));
+                // Rounding, and 2^-13 of the value.
+                assert!((got - exact.clamp(-128.0, 127.0)).abs() <= 0.53, "{gain} {sum} {accumulator}: {got} {exact}");
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Attention over slices of any length.
+
+use crate::{AttentionError, BLOCK, MAX_KEYS, Mask, Parameters, Tensor, block, row::Row};
+
+/// The int8 tensors of one head, row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// `[queries, dim]`
+    pub query: &'a [i8],
+    /// `[keys, dim]`
+    pub key: &'a [i8],
+    /// `[keys, dim]`
+    pub value: &'a [i8],
+}
+
+impl Inputs<'_> {
+    /// Checks the lengths of all tensors, of `out` and of the mask; returns the numbers of queries and keys.
+    ///
+    /// For backends: what [`attend`] accepts, every backend accepts.
+    ///
+    /// # Errors
+    /// As [`attend`], but for the scratch memory.
+    pub fn check(&self, dim: usize, mask: &Mask<'_>, out: &[i8]) -> Result<(usize, usize), AttentionError> {
+        let rows = |tensor, slice: &[i8]| {
+            if slice.is_empty() {
+                Err(AttentionError::Empty { tensor })
+            } else if slice.len() % dim != 0 {
+                Err(AttentionError::Rows { tensor, got: slice.len(), dim })
+            } else {
+                Ok(slice.len() / dim)
+            }
+        };
+        let same = |tensor, got: &[i8], expected: &[i8]| {
+            if got.len() == expected.len() {
+                Ok(())
+            } else {
+                Err(AttentionError::Length { tensor, got: got.len(), expected: expected.len() })
+            }
+        };
+        let queries = rows(Tensor::Query, self.query)?;
+        let keys = rows(Tensor::Key, self.key)?;
+        same(Tensor::Value, self.value, self.key)?;
+        same(Tensor::Out, out, self.query)?;
+        if keys > MAX_KEYS {
+            return Err(AttentionError::TooManyKeys { got: keys });
+        }
+        mask.check(queries, keys)?;
+        Ok((queries, keys))
+    }
+}
+
+/// Length of the scratch memory that [`attend`] needs, in `i32`; independent of the sequence.
+#[must_use]
+pub const fn scratch_len(dim: usize) -> usize {
+    Row::scratch_len(dim)
+}
+
+/// `out = softmax(q·kᵀ / √dim) · v` of one head, masked; `dim` is the parameters'.
+///
+/// A row that sees no key is all zeros. The scratch memory need not be initialised.
+///
+/// # Errors
+/// Empty tensors, lengths that disagree, more than [`MAX_KEYS`] keys, a mask of another shape, or too little scratch
+/// memory; `out` is then untouched.
+///
+/// ```
+/// use attn_fixed::{Inputs, Mask, Parameters, Scales, attend, scratch_len};
+///
+/// let parameters = Parameters::new(8, Scales { query: 0.05, key: 0.05, value: 0.02, out: 0.02 })?;
+/// let (query, key, value) = ([100; 8], [[90; 8], [-90; 8]], [[64; 8], [-64; 8]]);
+/// let inputs = Inputs { query: &query, key: key.as_flattened(), value: value.as_flattened() };
+/// let mut scratch = [0; scratch_len(8)];
+/// let mut out = [0; 8];
+/// attend(&parameters, inputs, &Mask::new(), &mut scratch, &mut out)?;
+/// assert_eq!(out, [64; 8]); // The first key is 127 nats ahead.
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+pub fn attend(
+    parameters: &Parameters,
+    inputs: Inputs<'_>,
+    mask: &Mask<'_>,
+    scratch: &mut [i32],
+    out: &mut [i8],
+) -> Result<(), AttentionError> {
+    let dim = parameters.dim();
+    let (_, keys) = inputs.check(dim, mask, out)?;
+    let expected = scratch_len(dim);
+    let Some(scratch) = scratch.get_mut(..expected) else {
+        return Err(AttentionError::Scratch { got: scratch.len(), expected });
+    };
+    let rows = inputs.query.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
+    for (i, (query, out)) in rows.enumerate() {
+        let mut row = Row::new(scratch);
+        let mut scores = [0; BLOCK];
+        for first in (0..mask.end(i, keys)).step_by(BLOCK) {
+            let count = BLOCK.min(keys - first);
+            let block = first * dim..(first + count) * dim;
+            block::scores(query, &inputs.key[block.clone()], &mut scores[..count]);
+            row.absorb(parameters, &scores, mask.block(i, first, count), &inputs.value[block]);
+        }
+        row.finish(parameters, out);
+    }
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! The quantities that have a binary point, each with its range: the widths of the arithmetic, told by types.
+//!
+//! Scores, sums and accumulators are plain `i32`; their bounds stand as `const` assertions where they are computed.
+
+use fixed::{
+    FixedU16,
+    types::{I1F15, I2F14, U0F16, U1F15, U5F11, extra::U9},
+};
+
+/// Mantissa of octaves per score unit, in `[1/2, 1)` (0 to 1/2 only where the scores cannot matter); its binary
+/// exponent is [`Parameters::score_shift`](crate::Parameters::score_shift).
+pub type ScoreMultiplier = U0F16;
+
+/// How far a score lies below its block's maximum, in octaves (`log2` of a ratio of probabilities), in `[0, 32)`,
+/// saturated not below 12 octaves, where the probability is 0.
+pub type Distance = U5F11;
+
+/// Weight of a key relative to the largest of its block, in `[0, 255/256]`: 15 bits, of which the low 7 are
+/// rounded away where [8 bits are accurate enough](crate::row). Kept in 16-bit signed lanes.
+pub type Probability = I1F15;
+
+/// What a block's maximum lacks to the next power of two, in `[255/512, 510/512]`.
+pub type Fraction = FixedU16<U9>;
+
+/// Reciprocal of the 16-bit mantissa of a row's sum: of `[1/2, 1)`, hence in `[1, 2)`.
+pub type Reciprocal = U1F15;
+
+/// Mantissa of `scale_v / scale_out`, in `[1/2, 1)`; its exponent is
+/// [`Parameters::gain_exponent`](crate::Parameters::gain_exponent).
+pub type OutputGain = U0F16;
+
+/// What a row's normalised accumulator is multiplied by, [`Reciprocal`] × [`OutputGain`], in `[1/2, 2)`.
+pub type OutputMultiplier = I2F14;
