@@ -1,4 +1,4 @@
-//! The three integer operations that everything is made of.
+//! The two integer operations that everything is made of.
 
 /// `x / 2^n`, rounded half up; `0 <= n <= 31` and `|x| <= 2^30`.
 #[inline]
@@ -14,8 +14,19 @@ pub(crate) const fn mulhrs(a: i16, b: i16) -> i16 {
     ((a as i32 * b as i32 + (1 << 14)) >> 15) as i16
 }
 
-/// `a · b / 2^16`, rounded down: the high product of unsigned 16-bit lanes (`pmulhuw`).
-#[inline]
-pub(crate) const fn mulhi(a: u16, b: u16) -> u16 {
-    ((a as u32 * b as u32) >> 16) as u16
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    extern crate std;
+
+    #[test]
+    fn shifts_round_half_up_from_0_to_31() {
+        for n in 0..=31 {
+            for x in [-(1 << 30), -12_345, -3, -2, -1, 0, 1, 2, 3, 12_345, 1 << 29, (1 << 30) - 1] {
+                let exact = (f64::from(x) / (1_i64 << n) as f64 + 0.5).div_euclid(1.0);
+                assert_eq!(f64::from(rsh(x, n)), exact, "{x} {n}");
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     BLOCK, MAX_DIM, Parameters,
-    arith::{mulhi, rsh},
+    arith::rsh,
     exp2::exp2,
     types::{Distance, Fraction, Probability},
 };
@@ -60,13 +60,10 @@ impl Weights {
 #[must_use]
 pub fn distance(parameters: &Parameters, below: i32) -> Distance {
     let shift = parameters.score_shift();
-    let narrow = if shift >= 0 {
-        (below >> shift).min(u16::MAX.into())
-    } else {
-        // Saturates at a multiple of 2^-shift, which is still beyond 12 octaves.
-        below.min(i32::from(u16::MAX) >> -shift) << -shift
-    };
-    Distance::from_bits(mulhi(narrow as u16, parameters.score_multiplier().to_bits()))
+    let narrow = (below >> shift.max(0)).min(u16::MAX.into()) as u32;
+    let product = narrow * u32::from(parameters.score_multiplier().to_bits());
+    // Saturates at 16 octaves or more, where a probability is 0.
+    Distance::from_bits((product >> (16 + shift.min(0))).min(u16::MAX.into()) as u16)
 }
 
 /// A score in octaves, with the fraction bits of [`Distance`] and **the same multiplier**: with another rounding of it,
@@ -120,12 +117,12 @@ mod tests {
                 for below in (0..70_000).chain((70_000..largest).step_by(997)).chain([largest]) {
                     let got = f64::from(distance(&p, below));
                     let exact = f64::from(below) * unit;
-                    if exact < 12.0 {
+                    if exact < 15.9 {
                         // Rounded down twice, and the multiplier's own rounding.
                         let lowest = exact * (1.0 - 1.0 / 32_768.0) - 2.0 / 2048.0;
                         assert!((lowest..=exact * (1.0 + 1.0 / 32_768.0)).contains(&got), "{dim} {scale} {below}");
                     } else {
-                        assert!(got >= 11.99, "{dim} {scale} {below}: {got} is not far");
+                        assert!(got >= 15.8, "{dim} {scale} {below}: {got} is not far");
                     }
                 }
             }

@@ -201,11 +201,34 @@ pub enum AttentionError {
         /// The length needed.
         expected: usize,
     },
-    /// The tile's dimension is not the one the parameters were made for.
+    /// A head dimension that differs from the parameters', or between the parameters of several heads.
     Dim {
-        /// The tile's dimension.
+        /// The dimension.
         got: usize,
-        /// The parameters' dimension.
+        /// The dimension of the (first) parameters.
+        expected: usize,
+    },
+    /// A tensor that does not divide into its heads.
+    Heads {
+        /// The tensor.
+        tensor: Tensor,
+        /// Its length.
+        got: usize,
+        /// Its number of heads.
+        heads: usize,
+    },
+    /// Query heads that do not divide into groups, one for each key and value head.
+    Groups {
+        /// Query heads.
+        heads: usize,
+        /// Key and value heads.
+        kv_heads: usize,
+    },
+    /// Not one mask per head.
+    Masks {
+        /// Masks given.
+        got: usize,
+        /// Query heads.
         expected: usize,
     },
     /// The mask does not fit.
@@ -235,8 +258,15 @@ impl fmt::Display for AttentionError {
                 write!(f, "scratch: got {got} elements, expected at least {expected}")
             }
             Self::Dim { got, expected } => {
-                write!(f, "head dimension of the tile: got {got}, expected {expected} as in the parameters")
+                write!(f, "head dimension: got {got}, expected {expected} as in the parameters")
             }
+            Self::Heads { tensor, got, heads } => {
+                write!(f, "{tensor}: got {got} elements, expected a multiple of {heads} heads")
+            }
+            Self::Groups { heads, kv_heads } => {
+                write!(f, "heads: got {heads}, expected a positive multiple of the {kv_heads} key and value heads")
+            }
+            Self::Masks { got, expected } => write!(f, "masks: got {got}, expected one for each of {expected} heads"),
             Self::Mask(error) => error.fmt(f),
         }
     }

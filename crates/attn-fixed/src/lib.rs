@@ -12,7 +12,8 @@
 //! | the blocks are merged into a row | [`row`] |
 //! | the row is divided by its sum and becomes int8 | [`requantise`] |
 //!
-//! [`attend`] does the last three for slices of any length, [`attend_tile`] for a tile whose shape the compiler knows.
+//! [`attend`] does the last three for slices of any length, [`attend_tile`] for a tile whose shape the compiler knows;
+//! [`Heads`] is how several heads are handed to a backend.
 //! [`types`] tells the width of every quantity.
 //!
 //! # Contract
@@ -31,6 +32,7 @@ mod arith;
 pub mod block;
 mod error;
 pub mod exp2;
+mod heads;
 mod mask;
 pub mod quantise;
 pub mod requantise;
@@ -42,6 +44,7 @@ pub mod types;
 
 pub use block::MAX_SCORE;
 pub use error::{AttentionError, MaskError, ParameterError, QuantiseError, Tensor};
+pub use heads::{Head, Heads};
 pub use mask::Mask;
 pub use quantise::{quantise, quantise_heads};
 pub use scale::{Parameters, Scales};

@@ -27,12 +27,12 @@ pub struct Requantiser {
     pub narrow: u32,
     /// Factor.
     pub multiplier: OutputMultiplier,
-    /// Second shift, 7 to 21, to an 8-bit signed value (saturated).
+    /// Second shift, 11 to 21, to an 8-bit signed value (saturated).
     pub widen: u32,
 }
 
 impl Requantiser {
-    /// For a row whose sum of probabilities is `sum`, 2^16 to 2^30.
+    /// For a row whose sum of probabilities is `sum`, 2^21 to 2^30.
     #[must_use]
     #[inline]
     pub fn new(parameters: &Parameters, sum: i32) -> Self {
@@ -102,11 +102,11 @@ mod tests {
     #[test]
     fn outputs_are_near_the_exact_quotient_for_every_sum_and_gain() {
         let gains = [1.0 / 65_536.0, 0.01, 0.5, 1.0, 1.7, 40.0, 255.0, 65_536.0];
-        let sums = (16..30).flat_map(|bits| [0, 1, 12_345].map(|low| (1 << bits) + low));
+        let sums = (21..30).flat_map(|bits| [0, 1, 12_345].map(|low| (1 << bits) + low));
         for (gain, sum) in gains.into_iter().flat_map(|gain| sums.clone().map(move |sum| (gain, sum))) {
             let p = Parameters::new(64, Scales { query: 1.0, key: 1.0, value: gain, out: 1.0 }).expect("in range");
             let requantiser = Requantiser::new(&p, sum);
-            assert!(requantiser.narrow <= 31 && (7..=21).contains(&requantiser.widen), "{gain} {sum}");
+            assert!(requantiser.narrow <= 31 && (11..=21).contains(&requantiser.widen), "{gain} {sum}");
             for step in -1000..=1000_i64 {
                 let accumulator = (i64::from(sum) * step / 1000) as i32;
                 let exact = f64::from(accumulator) / f64::from(sum) * 128.0 * f64::from(gain);

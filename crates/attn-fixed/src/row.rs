@@ -3,13 +3,16 @@
 //!
 //! ## 8 bits where they suffice, 15 where they do not
 //! A probability has 8 bits, because 8-bit products are what hardware multiplies fastest. Two kinds of blocks need more:
-//! where few keys dominate (the others round to nothing or to one), and where rounding errs in one direction. Both
+//! where few keys dominate (the others round to nothing or to one), and where rounding errs in one
+//! direction. Both
 //! show in the block's sums, and both matter only if the block reaches the row's reference. Such a block keeps all
-//! 15 bits, which a backend computes as a second product with the low 7 bits.
+//! 15 bits. With `p = 128 · p8 + r` and `r` in `[-64, 63]`, `Σ p·v / 2^7` is `Σ p8·v + (Σ r·v) / 2^7`: a backend of 8-bit
+//! products adds a second one for the remainders.
 //!
 //! ## Bounds
 //! `|Σ p·v / 2^7| <= Σ p`, rounding is monotone and the same shifts are applied to both, hence `|accumulator| <= sum`
-//! always; and the reference rises by one octave whenever the sum reaches 2^29, so that any number of keys fits.
+//! always; and the reference rises by one octave whenever the sum reaches 2^29, so that any number of keys fits. A block
+//! without a visible key is skipped altogether: it does not raise the reference either.
 
 use crate::{
     BLOCK, MAX_KEYS, Parameters,
@@ -29,14 +32,15 @@ pub const FULL_PRECISION_BELOW: i32 = 17 * BLOCK as i32;
 /// The reference rises when the sum reaches 2^29.
 pub const SUM_BITS: u32 = 29;
 
-/// Shift of a block at the row's reference: leaves the sum 10 and the accumulator 3 bits below one 8-bit probability.
-pub const MERGE_SHIFT: u32 = 6;
+/// Shift of a block at the row's reference: the smallest that leaves room to round. The sum then has 15 bits below one
+/// 8-bit probability and the accumulator 8: enough for what a sink of 2^20 leaves of the other keys.
+pub const MERGE_SHIFT: u32 = 1;
 
 /// Blocks this many octaves below the reference vanish: shifted by 31 they round to 0.
-const VANISHED: i32 = 31 - MERGE_SHIFT as i32;
+pub const VANISHED: i32 = 31 - MERGE_SHIFT as i32;
 
-/// Below every exponent: a row without keys.
-const NO_REFERENCE: i32 = -(1 << 24);
+/// Below every exponent: the reference of a row without keys.
+pub const NO_REFERENCE: i32 = -(1 << 24);
 
 // The bounds of the arithmetic, for any input.
 const _: () = {
@@ -47,7 +51,8 @@ const _: () = {
     assert!(block < 1 << 30, "a shift by 31 leaves nothing");
     let merged = block >> MERGE_SHIFT; // what one block adds at most
     let most = (1 << SUM_BITS) + merged; // the sum before it, below 2^29, and one block
-    assert!((most >> 1) + 1 + merged < most, "raising the reference makes room for a block");
+    assert!(most < 1 << (SUM_BITS + 1), "the sum raises the reference by one octave at most");
+    assert!((most + 1) / 2 + merged <= most, "and that makes room for a block");
     assert!(most + (1 << 30) < 1 << 31, "rounding the sum by any shift up to 31");
     // The lowest reference that a block can have stays above NO_REFERENCE, the highest has room for every rise.
     assert!(NO_REFERENCE < -(1 << (31 - 11)));
@@ -61,7 +66,7 @@ pub struct Row<'a> {
     products: &'a mut [i32],
     /// `Σ p·v` so far, relative to the reference, `[dim]`.
     accumulator: &'a mut [i32],
-    /// `Σ p` so far, with 7 more fraction bits than the accumulator; 0 before the first key, then 2^16 to 2^30.
+    /// `Σ p` so far, with 7 more fraction bits than the accumulator; 0 before the first key, then 2^21 to 2^30.
     sum: i32,
     /// Octaves of the reference.
     reference: i32,
@@ -84,7 +89,8 @@ impl<'a> Row<'a> {
 
     /// Merges one block: its `scores` (of which `visible` counts, one bit a key) and its `values`, `[keys, dim]`.
     ///
-    /// A block without a visible key changes nothing.
+    /// A block without a visible key changes nothing. Only the last block of a sequence has fewer than [`BLOCK`] keys, or the
+    /// bits are those of another sequence.
     #[inline]
     pub fn absorb(&mut self, parameters: &Parameters, scores: &[i32; BLOCK], visible: u64, values: &[i8]) {
         if visible == 0 {
@@ -130,12 +136,12 @@ const fn round_to_8_bits(p: Probability) -> i16 {
     (p.to_bits() + (1 << (LOW_BITS - 1))) >> LOW_BITS
 }
 
-/// Whether 8 bits are not enough: few keys dominate, or rounding changes the sum by more than 1/128.
+/// Whether 8 bits are not enough: few keys dominate, or rounding changes the sum by more than 1/256, half an output step.
 #[inline]
 fn needs_full_precision(probabilities: &[Probability; BLOCK]) -> bool {
     let exact: i32 = probabilities.iter().map(|p| i32::from(p.to_bits())).sum();
     let rounded: i32 = probabilities.iter().map(|&p| i32::from(round_to_8_bits(p))).sum();
-    rounded < FULL_PRECISION_BELOW || (exact - (rounded << LOW_BITS)).abs() > rounded
+    rounded < FULL_PRECISION_BELOW || 2 * (exact - (rounded << LOW_BITS)).abs() > rounded
 }
 
 /// The fraction as a factor.

@@ -53,7 +53,8 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Fixed-point parameters for heads of dimension `dim` with the logits `scale_q · scale_k · q·k / √dim`.
+    /// Fixed-point parameters for heads of dimension `dim` with the logits `scale_q · scale_k · q·k / √dim`; another softmax
+    /// scale than `1 / √dim` is a factor of the query scale.
     ///
     /// Uses `core` only, and gives the same bits on every machine.
     ///

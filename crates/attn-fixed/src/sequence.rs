@@ -14,33 +14,29 @@ pub struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// Checks the lengths of all tensors, of `out` and of the mask; returns the numbers of queries and keys.
+    /// Checks the lengths of all tensors, of the output and of the mask; returns the numbers of queries and keys.
     ///
     /// For backends: what [`attend`] accepts, every backend accepts.
     ///
     /// # Errors
     /// As [`attend`], but for the scratch memory.
-    pub fn check(&self, dim: usize, mask: &Mask<'_>, out: &[i8]) -> Result<(usize, usize), AttentionError> {
+    pub fn check(&self, dim: usize, mask: &Mask<'_>, out_len: usize) -> Result<(usize, usize), AttentionError> {
         let rows = |tensor, slice: &[i8]| {
             if slice.is_empty() {
                 Err(AttentionError::Empty { tensor })
-            } else if slice.len() % dim != 0 {
+            } else if !slice.len().is_multiple_of(dim) {
                 Err(AttentionError::Rows { tensor, got: slice.len(), dim })
             } else {
                 Ok(slice.len() / dim)
             }
         };
-        let same = |tensor, got: &[i8], expected: &[i8]| {
-            if got.len() == expected.len() {
-                Ok(())
-            } else {
-                Err(AttentionError::Length { tensor, got: got.len(), expected: expected.len() })
-            }
+        let same = |tensor, got: usize, expected: usize| {
+            if got == expected { Ok(()) } else { Err(AttentionError::Length { tensor, got, expected }) }
         };
         let queries = rows(Tensor::Query, self.query)?;
         let keys = rows(Tensor::Key, self.key)?;
-        same(Tensor::Value, self.value, self.key)?;
-        same(Tensor::Out, out, self.query)?;
+        same(Tensor::Value, self.value.len(), self.key.len())?;
+        same(Tensor::Out, out_len, self.query.len())?;
         if keys > MAX_KEYS {
             return Err(AttentionError::TooManyKeys { got: keys });
         }
@@ -83,7 +79,7 @@ pub fn attend(
     out: &mut [i8],
 ) -> Result<(), AttentionError> {
     let dim = parameters.dim();
-    let (_, keys) = inputs.check(dim, mask, out)?;
+    let (_, keys) = inputs.check(dim, mask, out.len())?;
     let expected = scratch_len(dim);
     let Some(scratch) = scratch.get_mut(..expected) else {
         return Err(AttentionError::Scratch { got: scratch.len(), expected });

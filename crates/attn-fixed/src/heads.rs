@@ -1,0 +1,134 @@
+//! Several heads at once: how their tensors lie and how they share keys and values.
+
+use crate::{AttentionError, Inputs, Mask, Parameters, Tensor};
+
+/// Attention over several heads of one shape, with grouped keys and values. Every backend takes this.
+///
+/// Batches are heads too: `[batch, heads, ..]` flattens to `[batch · heads, ..]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads<'a> {
+    /// One set of parameters per query head, all of one dimension.
+    pub parameters: &'a [Parameters],
+    /// One mask per query head.
+    pub masks: &'a [Mask<'a>],
+    /// Number of key and value heads, a divisor of the number of query heads: query head `h` reads head
+    /// `h / (heads / kv_heads)`.
+    pub kv_heads: usize,
+    /// `query` is `[heads, queries, dim]`; `key` and `value` are `[kv_heads, keys, dim]`.
+    pub inputs: Inputs<'a>,
+}
+
+/// One head of [`Heads`], checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// Its parameters.
+    pub parameters: &'a Parameters,
+    /// Its mask.
+    pub mask: &'a Mask<'a>,
+    /// Its tensors.
+    pub inputs: Inputs<'a>,
+}
+
+impl<'a> Heads<'a> {
+    /// Checks every shape and cuts the tensors and `out`, `[heads, queries, dim]`, into heads.
+    ///
+    /// # Errors
+    /// Numbers of heads that do not divide a tensor or each other, parameters of different dimensions, or what
+    /// [`attend`](crate::attend) refuses of a head.
+    pub fn split<'o>(
+        &self,
+        out: &'o mut [i8],
+    ) -> Result<impl ExactSizeIterator<Item = (Head<'a>, &'o mut [i8])>, AttentionError> {
+        let Self { parameters, masks, kv_heads, inputs } = *self;
+        let heads = parameters.len();
+        if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return Err(AttentionError::Groups { heads, kv_heads });
+        }
+        if masks.len() != heads {
+            return Err(AttentionError::Masks { got: masks.len(), expected: heads });
+        }
+        let head_len = |tensor, got: usize, heads: usize| {
+            if got.is_multiple_of(heads) { Ok(got / heads) } else { Err(AttentionError::Heads { tensor, got, heads }) }
+        };
+        let query_len = head_len(Tensor::Query, inputs.query.len(), heads)?;
+        let key_len = head_len(Tensor::Key, inputs.key.len(), kv_heads)?;
+        let value_len = head_len(Tensor::Value, inputs.value.len(), kv_heads)?;
+        let out_len = head_len(Tensor::Out, out.len(), heads)?;
+        let group = heads / kv_heads;
+        let head = move |h: usize| Head {
+            parameters: &parameters[h],
+            mask: &masks[h],
+            inputs: Inputs {
+                query: &inputs.query[h * query_len..][..query_len],
+                key: &inputs.key[h / group * key_len..][..key_len],
+                value: &inputs.value[h / group * value_len..][..value_len],
+            },
+        };
+        let dim = parameters[0].dim();
+        for h in 0..heads {
+            let Head { parameters, mask, inputs } = head(h);
+            if parameters.dim() != dim {
+                return Err(AttentionError::Dim { got: parameters.dim(), expected: dim });
+            }
+            inputs.check(dim, mask, out_len)?;
+        }
+        Ok(out.chunks_exact_mut(out_len).enumerate().map(move |(h, out)| (head(h), out)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scales;
+
+    extern crate std;
+    use std::vec::Vec;
+
+    fn parameters(dim: usize) -> Parameters {
+        Parameters::new(dim, Scales { query: 0.1, key: 0.1, value: 1.0, out: 1.0 }).expect("in range")
+    }
+
+    #[test]
+    fn grouped_heads_share_keys_and_values() {
+        let numbers: Vec<i8> = (0..96).collect();
+        let inputs = Inputs { query: &numbers[..64], key: &numbers[..32], value: &numbers[64..96] };
+        let (parameters, masks) = ([parameters(8); 4], [Mask::new(); 4]);
+        let mut out = [0; 64];
+        let heads = Heads { parameters: &parameters, masks: &masks, kv_heads: 2, inputs };
+        let firsts: Vec<_> = heads
+            .split(&mut out)
+            .expect("valid")
+            .map(|(head, out)| {
+                let Inputs { query, key, value } = head.inputs;
+                assert_eq!((query.len(), key.len(), value.len(), out.len()), (16, 16, 16, 16));
+                (query[0], key[0], value[0])
+            })
+            .collect();
+        assert_eq!(firsts, [(0, 0, 64), (16, 0, 64), (32, 16, 80), (48, 16, 80)]);
+    }
+
+    #[test]
+    fn what_does_not_divide_is_refused() {
+        let (two, other) = ([parameters(8); 2], [parameters(8), parameters(16)]);
+        let masks = [Mask::new(); 2];
+        let zeros = [0; 96];
+        let inputs = |query, key| Inputs { query: &zeros[..query], key: &zeros[..key], value: &zeros[..key] };
+        let heads = |parameters, kv_heads, inputs| Heads { parameters, masks: &masks, kv_heads, inputs };
+        let length = |tensor, got, expected| AttentionError::Length { tensor, got, expected };
+        for (heads, out, expected) in [
+            (heads(&two, 0, inputs(16, 16)), 16, AttentionError::Groups { heads: 2, kv_heads: 0 }),
+            (heads(&two, 3, inputs(16, 16)), 16, AttentionError::Groups { heads: 2, kv_heads: 3 }),
+            (heads(&two[..0], 1, inputs(16, 16)), 16, AttentionError::Groups { heads: 0, kv_heads: 1 }),
+            (heads(&two[..1], 1, inputs(16, 16)), 16, AttentionError::Masks { got: 2, expected: 1 }),
+            (heads(&two, 1, inputs(17, 16)), 17, AttentionError::Heads { tensor: Tensor::Query, got: 17, heads: 2 }),
+            (heads(&two, 2, inputs(16, 17)), 16, AttentionError::Heads { tensor: Tensor::Key, got: 17, heads: 2 }),
+            (heads(&two, 2, inputs(16, 16)), 15, AttentionError::Heads { tensor: Tensor::Out, got: 15, heads: 2 }),
+            (heads(&two, 2, inputs(16, 16)), 32, length(Tensor::Out, 16, 8)),
+            (heads(&two, 2, inputs(0, 16)), 0, AttentionError::Empty { tensor: Tensor::Query }),
+            (heads(&other, 2, inputs(32, 32)), 32, AttentionError::Dim { got: 16, expected: 8 }),
+        ] {
+            let mut out = std::vec![0; out];
+            assert_eq!(heads.split(&mut out).err(), Some(expected));
+        }
+    }
+}

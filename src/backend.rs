@@ -1,0 +1,114 @@
+//! Where attention is computed. Every backend gives the bits of [`attn_fixed`].
+
+use std::{error::Error, fmt, str::FromStr};
+
+use attn_fixed::{AttentionError, Head, Heads, attend, scratch_len};
+
+/// Something that computes attention.
+pub trait Backend {
+    /// The name that chooses it and that results are labelled with.
+    fn name(&self) -> &'static str;
+
+    /// Writes `out`, `[heads, queries, dim]`.
+    ///
+    /// # Errors
+    /// As [`Heads::split`]; `out` is then untouched.
+    fn attend(&mut self, heads: Heads<'_>, out: &mut [i8]) -> Result<(), BackendError>;
+}
+
+/// The backends there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendKind {
+    /// The specification itself, one thread.
+    Scalar,
+}
+
+impl BackendKind {
+    /// Every backend.
+    pub const ALL: [Self; 1] = [Self::Scalar];
+
+    /// The name that [`FromStr`] understands.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+        }
+    }
+
+    /// Makes the backend ready to compute. There is no fallback to another one.
+    #[must_use]
+    pub fn open(self) -> Box<dyn Backend> {
+        match self {
+            Self::Scalar => Box::new(Scalar),
+        }
+    }
+}
+
+impl FromStr for BackendKind {
+    type Err = BackendError;
+
+    fn from_str(name: &str) -> Result<Self, BackendError> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or_else(|| BackendError::Unknown { got: name.to_owned() })
+    }
+}
+
+/// [`attn_fixed::attend`], head by head.
+struct Scalar;
+
+impl Backend for Scalar {
+    fn name(&self) -> &'static str {
+        BackendKind::Scalar.name()
+    }
+
+    fn attend(&mut self, heads: Heads<'_>, out: &mut [i8]) -> Result<(), BackendError> {
+        let mut scratch = Vec::new();
+        for (Head { parameters, mask, inputs }, out) in heads.split(out)? {
+            scratch.resize(scratch_len(parameters.dim()), 0);
+            attend(parameters, inputs, mask, &mut scratch, out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a backend did not compute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// No backend has this name.
+    Unknown {
+        /// The name given.
+        got: String,
+    },
+    /// What is wrong with the tensors.
+    Attention(AttentionError),
+}
+
+impl From<AttentionError> for BackendError {
+    fn from(error: AttentionError) -> Self {
+        Self::Attention(error)
+    }
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { got } => {
+                write!(f, "backend: got `{got}`, expected {}", BackendKind::ALL.map(BackendKind::name).join(", "))
+            }
+            Self::Attention(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for BackendError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Attention(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The `attn` command: one file per subcommand.
+
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit status of a usage or input error.
+const USAGE: u8 = 2;
+
+/// Scaled dot-product attention in integers only: int8 in, int8 out, the same bits on every backend.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Validate(validate::Validate),
+}
+
+/// Runs the command line; a usage error ends with status 2.
+pub(crate) fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Validate(command) => command.run(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("attn: {error}");
+        ExitCode::from(USAGE)
+    })
+}

@@ -1,0 +1,18 @@
+//! Scaled dot-product attention in integers only: int8 in, int8 out, the same bits on every backend.
+//!
+//! The arithmetic is [`attn_fixed`]'s, re-exported here; [`backend`] chooses where it runs. With the feature `cli`
+//! (default) come the parts of the `attn` command: [`npz`] reads numpy archives, [`suite`] validates a backend against
+//! float64 attention. Dependents that want attention alone leave it out with `default-features = false`, and embedders
+//! take the crate `attn-fixed` alone.
+#![forbid(unsafe_code)]
+
+pub mod backend;
+#[cfg(feature = "cli")]
+pub mod npz;
+#[cfg(feature = "cli")]
+pub mod suite;
+
+pub use attn_fixed::{
+    AttentionError, BLOCK, Head, Heads, Inputs, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, MaskError, ParameterError,
+    Parameters, QuantiseError, Scales, Tensor, attend, attend_tile, quantise, quantise_heads, scratch_len,
+};

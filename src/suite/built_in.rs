@@ -1,0 +1,294 @@
+//! The built-in cases.
+
+use std::{io::Cursor, sync::LazyLock};
+
+use attn_ref::tolerance;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+use super::{Case, Expectation, OwnedMask, Problem, ProblemError, problem::Floats};
+use crate::npz::{self, Qkv, Values};
+
+/// Every built-in case: the users' acceptance data, raw integers, real Whisper-base heads, and what is hard.
+///
+/// Fixtures and seeds are fixed: the same problems on every machine.
+#[must_use]
+pub fn built_in() -> Vec<Case> {
+    let mut cases = vec![Case {
+        group: "acceptance",
+        name: "numpy seed 42, truncated to int8".to_owned(),
+        tolerance: tolerance::ACCEPTANCE,
+        problem: Box::new(acceptance),
+    }];
+    raw_integers(&mut cases);
+    whisper(&mut cases);
+    hard(&mut cases);
+    cases
+}
+
+/// A fixture of the package; read once.
+type Fixture = LazyLock<Result<npz::Inputs, String>>;
+
+fn load(bytes: &'static [u8], name: &str) -> Result<npz::Inputs, String> {
+    npz::read_from(Cursor::new(bytes), name).map_err(|error| error.to_string())
+}
+
+static ACCEPTANCE: Fixture = Fixture::new(|| load(include_bytes!("data/acceptance.npz"), "acceptance.npz"));
+static WHISPER: Fixture = Fixture::new(|| load(include_bytes!("data/whisper.npz"), "whisper.npz"));
+
+/// Shape and floats of a fixture.
+fn floats(fixture: &'static Fixture) -> Result<(&'static npz::Inputs, &'static Qkv<Vec<f32>>), ProblemError> {
+    match &**fixture {
+        Ok(inputs @ npz::Inputs { values: Values::Float(floats), .. }) => Ok((inputs, floats)),
+        Ok(_) => Err(ProblemError::Fixture("a fixture holds integers, expected floats".to_owned())),
+        Err(error) => Err(ProblemError::Fixture(error.clone())),
+    }
+}
+
+/// `(x · 127 / absmax).astype(int8)`, as the users of the 64×64 tile quantise: truncated.
+fn acceptance() -> Result<Problem, ProblemError> {
+    let (inputs, floats) = floats(&ACCEPTANCE)?;
+    let truncate = |values: &[f32]| {
+        let largest = values.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let quantised: Vec<i8> = values.iter().map(|x| (x * 127.0 / largest) as i8).collect();
+        (quantised, vec![largest / 127.0])
+    };
+    let (query, key, value) = (truncate(&floats.query), truncate(&floats.key), truncate(&floats.value));
+    Ok(Problem {
+        heads: inputs.heads,
+        kv_heads: inputs.kv_heads,
+        queries: inputs.queries,
+        keys: inputs.keys,
+        dim: inputs.dim,
+        tensors: Qkv { query: query.0, key: key.0, value: value.0 },
+        scales: Qkv { query: query.1, key: key.1, value: value.1 },
+        mask: OwnedMask::default(),
+        expectation: Expectation::Floats(Box::new(floats.clone())),
+    })
+}
+
+/// Integers taken as they are: softmax is almost argmax.
+fn raw_integers(cases: &mut Vec<Case>) {
+    for (low, high, tolerance) in
+        [(-64, 63, tolerance::RAW_FULL_RANGE), (-8, 8, tolerance::RAW), (-128, 127, tolerance::RAW)]
+    {
+        cases.push(Case {
+            group: "raw integers",
+            name: format!("[{low}, {high}], scales 1"),
+            tolerance,
+            problem: Box::new(move || {
+                let mut random = Random::new(u64::from(i8::unsigned_abs(low)));
+                let mut tensor = || random.int8(64 * 64, low, high);
+                Ok(Problem::integers(64, Qkv { query: tensor(), key: tensor(), value: tensor() }))
+            }),
+        });
+    }
+}
+
+/// Real heads: every layer's 64×64 tiles along the diagonal, and one whole head.
+fn whisper(cases: &mut Vec<Case>) {
+    const TILE: usize = 64;
+    for layer in 0..6 {
+        let mut push = |name: String, problem: Box<dyn Fn() -> Result<Problem, ProblemError>>| {
+            cases.push(Case { group: "whisper", name, tolerance: tolerance::TRUTH, problem });
+        };
+        let head = move |tensor: &[f32], inputs: &npz::Inputs| {
+            let len = inputs.keys * inputs.dim;
+            tensor[layer * len..][..len].to_vec()
+        };
+        push(
+            format!("layer {layer}, 64x64 tiles"),
+            Box::new(move || {
+                let (inputs, floats) = floats(&WHISPER)?;
+                let tiles = inputs.keys / TILE;
+                let cut = |tensor| {
+                    let mut head = head(tensor, inputs);
+                    head.truncate(tiles * TILE * inputs.dim);
+                    head
+                };
+                let tensors = Qkv { query: cut(&floats.query), key: cut(&floats.key), value: cut(&floats.value) };
+                Problem::quantised(Floats { heads: tiles, kv_heads: tiles, dim: inputs.dim, tensors })
+            }),
+        );
+        push(
+            format!("layer {layer}, whole head"),
+            Box::new(move || {
+                let (inputs, floats) = floats(&WHISPER)?;
+                let cut = |tensor| head(tensor, inputs);
+                let tensors = Qkv { query: cut(&floats.query), key: cut(&floats.key), value: cut(&floats.value) };
+                Problem::quantised(Floats { heads: 1, kv_heads: 1, dim: inputs.dim, tensors })
+            }),
+        );
+    }
+}
+
+/// Queries of the hard cases: a row block and a ragged one.
+const QUERIES: usize = 72;
+/// Keys of a Whisper window.
+const KEYS: usize = 1500;
+
+/// What breaks integer attention: extreme scales, attention sinks, long and ragged sequences, masks, dimensions.
+fn hard(cases: &mut Vec<Case>) {
+    let mut seed = 1000;
+    let mut push = |name: String, problem: Box<dyn Fn(Random) -> Result<Problem, ProblemError>>| {
+        seed += 1;
+        let random = Random::new(seed);
+        let problem = Box::new(move || problem(random.clone()));
+        cases.push(Case { group: "hard", name, tolerance: tolerance::TRUTH, problem });
+    };
+
+    push(
+        "uniform int8".to_owned(),
+        Box::new(|mut random| {
+            let mut tensor = |rows: usize| random.int8(rows * 64, i8::MIN, i8::MAX);
+            let tensors = Qkv { query: tensor(QUERIES), key: tensor(KEYS), value: tensor(KEYS) };
+            Ok(Problem {
+                // Scores with a standard deviation of a few nats.
+                scales: Qkv { query: vec![0.025], key: vec![0.025], value: vec![0.025] },
+                expectation: Expectation::Dequantised,
+                ..Problem::integers(64, tensors)
+            })
+        }),
+    );
+    for (name, factor) in [("normal", 1.0), ("peaked, queries x 8", 8.0), ("near-flat, queries / 16", 1.0 / 16.0)] {
+        push(
+            name.to_owned(),
+            Box::new(move |mut random| {
+                let mut tensors = random.tensors(QUERIES, KEYS, 64);
+                tensors.query.iter_mut().for_each(|q| *q *= factor);
+                one_head(64, tensors)
+            }),
+        );
+    }
+    push(
+        "outlier channels x 12".to_owned(),
+        Box::new(|mut random| {
+            let mut tensors = random.tensors(QUERIES, KEYS, 64);
+            for rows in [&mut tensors.query, &mut tensors.key, &mut tensors.value] {
+                rows.chunks_exact_mut(64).for_each(|row| row[17] *= 12.0);
+            }
+            one_head(64, tensors)
+        }),
+    );
+    for nats in [4.0, 6.75, 9.0, 11.0] {
+        for (place, at) in [("first", 0), ("middle", KEYS / 2), ("last", KEYS - 1)] {
+            push(
+                format!("sink of {nats} nats, {place} of {KEYS} keys"),
+                Box::new(move |mut random| one_head(64, random.sinks(KEYS, &[at], nats, 1.0))),
+            );
+        }
+    }
+    for (place, at) in [("first", 0), ("middle", 32_768), ("last", 65_535)] {
+        push(
+            format!("sink of 14 nats, {place} of 65536 keys"),
+            Box::new(move |mut random| one_head(64, random.sinks(65_536, &[at], 14.0, 1.0))),
+        );
+    }
+    // Sinks whose neighbours all round alike: what 8-bit probabilities alone lose.
+    for sinks in [1, 2, 3, 4, 6] {
+        for nats in [5.5, 6.25, 7.0] {
+            push(
+                format!("{sinks} sinks of {nats} nats, flat, 192 keys"),
+                Box::new(move |mut random| {
+                    let at: Vec<usize> = (70..70 + sinks).collect();
+                    one_head(64, random.sinks(192, &at, nats, 0.1))
+                }),
+            );
+        }
+    }
+    for keys in [1, 31, 33, 63, 64, 65, 1499] {
+        push(
+            if keys == 1 { "one key".to_owned() } else { format!("{keys} keys") },
+            Box::new(move |mut random| one_head(64, random.tensors(QUERIES, keys, 64))),
+        );
+    }
+    for dim in [8, 32, 80, 128, 256] {
+        push(format!("dimension {dim}"), Box::new(move |mut random| one_head(dim, random.tensors(QUERIES, 500, dim))));
+    }
+    masks(&mut push);
+    push(
+        "grouped heads, 6 queries to 2 keys".to_owned(),
+        Box::new(|mut random| {
+            let tensors = random.tensors(6 * QUERIES, 2 * 300, 64);
+            Problem::quantised(Floats { heads: 6, kv_heads: 2, dim: 64, tensors })
+        }),
+    );
+}
+
+fn masks(push: &mut impl FnMut(String, Box<dyn Fn(Random) -> Result<Problem, ProblemError>>)) {
+    let masks = [
+        ("mask: 1236 valid keys", KEYS, OwnedMask { valid_keys: Some(1236), ..OwnedMask::default() }),
+        ("mask: causal", QUERIES, OwnedMask { causal: Some(0), ..OwnedMask::default() }),
+        ("mask: causal after 400 cached keys", 400 + QUERIES, OwnedMask { causal: Some(400), ..OwnedMask::default() }),
+        ("mask: causal, 50 valid keys", QUERIES, OwnedMask { causal: Some(0), valid_keys: Some(50), allowed: None }),
+    ];
+    for (name, keys, mask) in masks {
+        push(
+            name.to_owned(),
+            Box::new(move |mut random| Ok(one_head(64, random.tensors(QUERIES, keys, 64))?.masked(mask.clone()))),
+        );
+    }
+    for (name, visible, causal) in [
+        ("mask: boolean, one key in two", 0.5, None),
+        ("mask: boolean, one key in fifty, some rows empty", 0.02, None),
+        ("mask: boolean and causal", 0.5, Some(100)),
+    ] {
+        push(
+            name.to_owned(),
+            Box::new(move |mut random| {
+                let problem = one_head(64, random.tensors(QUERIES, 200, 64))?;
+                let allowed = (0..QUERIES * 200).map(|i| i / 200 % 10 != 3 && random.0.random_bool(visible)).collect();
+                Ok(problem.masked(OwnedMask { allowed: Some(allowed), causal, valid_keys: None }))
+            }),
+        );
+    }
+}
+
+fn one_head(dim: usize, tensors: Qkv<Vec<f32>>) -> Result<Problem, ProblemError> {
+    Problem::quantised(Floats { heads: 1, kv_heads: 1, dim, tensors })
+}
+
+/// A portable generator: the same numbers on every machine.
+#[derive(Clone)]
+struct Random(ChaCha8Rng);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed))
+    }
+
+    fn int8(&mut self, len: usize, low: i8, high: i8) -> Vec<i8> {
+        (0..len).map(|_| self.0.random_range(low..=high)).collect()
+    }
+
+    fn normal(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.0.sample(StandardNormal)).collect()
+    }
+
+    /// Standard normal, `[rows, dim]`.
+    fn tensors(&mut self, queries: usize, keys: usize, dim: usize) -> Qkv<Vec<f32>> {
+        Qkv { query: self.normal(queries * dim), key: self.normal(keys * dim), value: self.normal(keys * dim) }
+    }
+
+    /// Keys `at` score `nats` for every query; the others score as random keys times `spread`.
+    fn sinks(&mut self, keys: usize, at: &[usize], nats: f32, spread: f32) -> Qkv<Vec<f32>> {
+        // Queries share this component along the first axis, in which the other keys have none.
+        const SHARED: f32 = 4.0;
+        let dim = 64;
+        let mut tensors = self.tensors(QUERIES, keys, dim);
+        for query in tensors.query.chunks_exact_mut(dim) {
+            query[0] = SHARED;
+        }
+        for (j, key) in tensors.key.chunks_exact_mut(dim).enumerate() {
+            if at.contains(&j) {
+                key.fill(0.0);
+                key[0] = nats * (dim as f32).sqrt() / SHARED;
+            } else {
+                key.iter_mut().for_each(|k| *k *= spread);
+                key[0] = 0.0;
+            }
+        }
+        tensors
+    }
+}
