@@ -211,7 +211,7 @@ fn softmax_average(
     mask: &Mask<'_>,
 ) -> Array2<f64> {
     let mut out = Array2::zeros(query.raw_dim());
-    let rows = (MAX_SCORES / key.nrows()).clamp(1, QUERY_ROWS);
+    let rows = block_rows(key.nrows());
     for first in (0..query.nrows()).step_by(rows) {
         let block = first..query.nrows().min(first + rows);
         let mut weights = query.slice_axis(Axis(0), Slice::from(block.clone())).dot(&key.t());
@@ -222,6 +222,11 @@ fn softmax_average(
         out.slice_axis_mut(Axis(0), Slice::from(block)).assign(&weights.dot(&value));
     }
     out
+}
+
+/// How many queries are scored at a time against `keys` keys, at least 1.
+fn block_rows(keys: usize) -> usize {
+    (MAX_SCORES / keys).clamp(1, QUERY_ROWS)
 }
 
 /// Replaces the scores of one query by its weights: 0 for a hidden key, a sum of 1 for the others. A score of +∞ or NaN,
@@ -297,9 +302,11 @@ mod tests {
     }
 
     #[test]
-    fn more_keys_than_a_block_of_scores_holds() {
-        // 2^17 keys leave room for the scores of 32 queries.
+    fn scores_are_held_for_a_few_queries_at_a_time() {
+        assert_eq!([1, 1500, 1 << 16, 1 << 20, 1 << 23].map(block_rows), [64, 64, 64, 4, 1]);
+        // Fewer queries at a time than there are.
         let (n, m) = (1 << 17, 40);
+        assert_eq!(block_rows(n), 32);
         let (query, key) = (values([1, m, 2], 4), values([1, n, 2], 5));
         let value = values([1, n, 2], 6);
         let got = attention(query.view(), key.view(), value.view(), 1.0, &Mask::new()).unwrap();

@@ -1,0 +1,295 @@
+//! The conformance suite: written once, instantiated for every backend. A backend conforms when it gives the bits of the
+//! specification on everything.
+//!
+//! The expected tiles are snapshots (`tests/snapshots/`): the bits of each in a binary file, and a readable summary beside
+//! it. All backends are compared with the same files, and so is the numpy model (`tests/numpy/check.py`).
+
+use std::{cell::RefCell, fmt::Write as _, path::Path};
+
+use attn::{
+    AttentionError, BLOCK, Heads, Inputs, Mask, Parameters, Scales, attend,
+    backend::{BackendError, BackendKind},
+    npz::{self, Qkv, Values},
+    quantise, scratch_len,
+};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::select,
+    test_runner::{TestCaseError, TestRunner},
+};
+
+/// Instantiates the suite.
+macro_rules! conformance {
+    ($($backend:ident: $kind:expr),+ $(,)?) => {
+        $(mod $backend {
+            use super::*;
+
+            #[test]
+            fn tiles_have_the_expected_bits() {
+                super::tiles_have_the_expected_bits($kind);
+            }
+
+            #[test]
+            fn a_whole_head_has_the_expected_bits() {
+                super::a_whole_head_has_the_expected_bits($kind);
+            }
+
+            #[test]
+            fn equals_the_specification() {
+                super::equals_the_specification($kind);
+            }
+
+            #[test]
+            fn refuses_what_the_specification_refuses() {
+                super::refuses_what_the_specification_refuses($kind);
+            }
+        })+
+
+        /// A backend without the suite is a failure.
+        #[test]
+        fn every_backend_is_instantiated() {
+            assert_eq!([$($kind),+], BackendKind::ALL);
+            $(assert_eq!(stringify!($backend), $kind.name().replace('-', "_"));)+
+            println!("conformance suite instantiated for: {}", [$($kind.name()),+].join(", "));
+        }
+    };
+}
+
+conformance! {
+    scalar: BackendKind::Scalar,
+}
+
+/// One head, quantised, with the output scale of the values.
+struct Head {
+    parameters: Parameters,
+    tensors: Qkv<Vec<i8>>,
+}
+
+impl Head {
+    /// Rows `from..to` of head `head` of a fixture, quantised by `quantise`.
+    fn of_fixture(
+        file: &str,
+        head: usize,
+        rows: std::ops::Range<usize>,
+        quantise: impl Fn(&[f32]) -> (Vec<i8>, f32),
+    ) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/suite/data").join(file);
+        let inputs = npz::read(&path).expect("a committed fixture");
+        let Values::Float(floats) = &inputs.values else { panic!("{file} holds floats") };
+        let cut = |tensor: &[f32]| {
+            let head = &tensor[head * inputs.keys * inputs.dim..];
+            quantise(&head[rows.start * inputs.dim..rows.end * inputs.dim])
+        };
+        let [(query, q), (key, k), (value, v)] = [&floats.query, &floats.key, &floats.value].map(|t| cut(t));
+        let scales = Scales { query: q, key: k, value: v, out: v };
+        let parameters = Parameters::new(inputs.dim, scales).expect("scales of real data");
+        Self { parameters, tensors: Qkv { query, key, value } }
+    }
+
+    fn run(&self, kind: BackendKind) -> Vec<i8> {
+        let Qkv { query, key, value } = &self.tensors;
+        let mut out = vec![77; query.len()];
+        let heads = Heads {
+            parameters: &[self.parameters],
+            masks: &[Mask::new()],
+            kv_heads: 1,
+            inputs: Inputs { query, key, value },
+        };
+        kind.open().attend(heads, &mut out).expect("a valid head");
+        out
+    }
+}
+
+fn nearest(values: &[f32]) -> (Vec<i8>, f32) {
+    let mut quantised = vec![0; values.len()];
+    let scale = quantise(values, &mut quantised).expect("finite");
+    (quantised, scale)
+}
+
+/// As the users of the 64×64 tile quantise: towards zero.
+fn truncated(values: &[f32]) -> (Vec<i8>, f32) {
+    let largest = values.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    (values.iter().map(|x| (x * 127.0 / largest) as i8).collect(), largest / 127.0)
+}
+
+/// The bits, and what a reader can see of them.
+fn assert_tile(name: &str, out: &[i8]) {
+    insta::assert_binary_snapshot!(&format!("{name}.bin"), out.iter().map(|&x| x as u8).collect());
+    insta::assert_snapshot!(format!("{name}_summary"), summary(out));
+}
+
+fn summary(out: &[i8]) -> String {
+    let floats = || out.iter().map(|&x| f64::from(x));
+    let mean = floats().sum::<f64>() / out.len() as f64;
+    let deviation = (floats().map(|x| (x - mean).powi(2)).sum::<f64>() / out.len() as f64).sqrt();
+    let checksum = out.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &x| {
+        (hash ^ u64::from(x as u8)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut text = format!(
+        "shape: {} x 64\nrange: {} to {}\nmean: {mean:.4}\nstandard deviation: {deviation:.4}\nfnv1a: {checksum:016x}\n\
+         first 8 x 8:\n",
+        out.len() / 64,
+        out.iter().min().expect("not empty"),
+        out.iter().max().expect("not empty"),
+    );
+    for row in out.chunks_exact(64).take(8) {
+        for x in &row[..8] {
+            write!(text, "{x:5}").expect("a string");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn tiles_have_the_expected_bits(kind: BackendKind) {
+    let head = Head::of_fixture("acceptance.npz", 0, 0..64, truncated);
+    assert_tile("acceptance", &head.run(kind));
+    for layer in 0..6 {
+        let head = Head::of_fixture("whisper.npz", layer, 640..704, nearest);
+        assert_tile(&format!("whisper_layer_{layer}"), &head.run(kind));
+    }
+}
+
+fn a_whole_head_has_the_expected_bits(kind: BackendKind) {
+    let head = Head::of_fixture("whisper.npz", 3, 0..1500, nearest);
+    assert_tile("whisper_head_layer_3", &head.run(kind));
+}
+
+/// Heads at random, with all that varies between calls.
+#[derive(Clone, Debug)]
+struct Random {
+    dim: usize,
+    kv_heads: usize,
+    scales: Vec<Scales>,
+    tensors: [Vec<i8>; 3],
+    queries: usize,
+    keys: usize,
+    valid_keys: Option<usize>,
+    causal: Option<usize>,
+    allowed: Option<Vec<bool>>,
+}
+
+fn int8(len: usize) -> impl Strategy<Value = Vec<i8>> {
+    prop_oneof![
+        4 => vec(any::<i8>(), len),
+        2 => vec(-20..20_i8, len),
+        1 => vec(select(vec![i8::MIN, i8::MAX]), len),
+        1 => Just(vec![i8::MIN; len]),
+    ]
+}
+
+fn scales(dim: usize) -> impl Strategy<Value = Scales> {
+    let largest = 32.0 / (dim as f32).sqrt() * 0.999;
+    let score = prop_oneof![1 => Just(largest), 1 => Just(1e-20), 6 => (-18.0..0.0_f32).prop_map(move |x| largest * x.exp2())];
+    let gain = prop_oneof![1 => Just(1.0 / 65_536.0), 1 => Just(65_536.0), 6 => (-3.0..9.0_f32).prop_map(f32::exp2)];
+    (score, gain).prop_map(|(query, value)| Scales { query, key: 1.0, value, out: 1.0 })
+}
+
+fn random() -> impl Strategy<Value = Random> {
+    let shape = (select(vec![8, 9, 24, 64, 80, 256]), 1..3_usize, 1..3_usize, 1..20_usize, 1..4 * BLOCK);
+    shape.prop_flat_map(|(dim, group, kv_heads, queries, keys)| {
+        let heads = group * kv_heads;
+        (
+            vec(scales(dim), heads),
+            [int8(heads * queries * dim), int8(kv_heads * keys * dim), int8(kv_heads * keys * dim)],
+            proptest::option::of(0..=keys),
+            proptest::option::of(0..keys + 3),
+            proptest::option::of(vec(any::<bool>(), queries * keys)),
+        )
+            .prop_map(move |(scales, tensors, valid_keys, causal, allowed)| Random {
+                dim,
+                kv_heads,
+                scales,
+                tensors,
+                queries,
+                keys,
+                valid_keys,
+                causal,
+                allowed,
+            })
+    })
+}
+
+/// Random shapes, scales and masks, at the extremes too: the bits of the specification, computed head by head.
+fn equals_the_specification(kind: BackendKind) {
+    let backend = RefCell::new(kind.open());
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
+    let result = TestRunner::new(config).run(&random(), |case| {
+        let mut mask = Mask::new();
+        if let Some(keys) = case.valid_keys {
+            mask = mask.valid_keys(keys);
+        }
+        if let Some(offset) = case.causal {
+            mask = mask.causal(offset);
+        }
+        if let Some(allowed) = &case.allowed {
+            mask = mask.allowed(allowed, case.keys);
+        }
+        let parameters: Vec<_> =
+            case.scales.iter().map(|&scales| Parameters::new(case.dim, scales).expect("in range")).collect();
+        let masks = vec![mask; parameters.len()];
+        let [query, key, value] = &case.tensors;
+        let inputs = Inputs { query, key, value };
+        let mut out = vec![77; query.len()];
+        let heads = Heads { parameters: &parameters, masks: &masks, kv_heads: case.kv_heads, inputs };
+        backend.borrow_mut().attend(heads, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;
+
+        let (query_len, key_len) = (case.queries * case.dim, case.keys * case.dim);
+        let mut scratch = vec![0; scratch_len(case.dim)];
+        let mut expected = vec![0; query_len];
+        for (h, out) in out.chunks_exact(query_len).enumerate() {
+            let kv = h * case.kv_heads / parameters.len();
+            let inputs = Inputs {
+                query: &query[h * query_len..][..query_len],
+                key: &key[kv * key_len..][..key_len],
+                value: &value[kv * key_len..][..key_len],
+            };
+            attend(&parameters[h], inputs, &mask, &mut scratch, &mut expected).expect("a valid head");
+            prop_assert_eq!(out, &expected, "head {}", h);
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{}: {error}", kind.name());
+    }
+}
+
+/// The same errors, and nothing written.
+fn refuses_what_the_specification_refuses(kind: BackendKind) {
+    let scales = Scales { query: 0.1, key: 0.1, value: 1.0, out: 1.0 };
+    let parameters = [Parameters::new(8, scales).expect("in range"); 2];
+    let zeros = [0; 64];
+    let allowed = [true; 5];
+    for (kv_heads, [query, key, value, out], mask, expected) in [
+        (0, [32, 32, 32, 32], Mask::new(), AttentionError::Groups { heads: 2, kv_heads: 0 }),
+        (3, [32, 48, 48, 32], Mask::new(), AttentionError::Groups { heads: 2, kv_heads: 3 }),
+        (
+            1,
+            [32, 24, 16, 32],
+            Mask::new(),
+            AttentionError::Length { tensor: attn::Tensor::Value, got: 16, expected: 24 },
+        ),
+        (2, [32, 0, 0, 32], Mask::new(), AttentionError::Empty { tensor: attn::Tensor::Key }),
+        (2, [32, 32, 32, 16], Mask::new(), AttentionError::Length { tensor: attn::Tensor::Out, got: 8, expected: 16 }),
+        (
+            2,
+            [32, 32, 32, 32],
+            Mask::new().valid_keys(3),
+            AttentionError::Mask(attn::MaskError::ValidKeys { got: 3, keys: 2 }),
+        ),
+        (
+            2,
+            [32, 32, 32, 32],
+            Mask::new().allowed(&allowed, 2),
+            AttentionError::Mask(attn::MaskError::Allowed { got: (5, 2), expected: (2, 2) }),
+        ),
+    ] {
+        let inputs = Inputs { query: &zeros[..query], key: &zeros[..key], value: &zeros[..value] };
+        let mut out = vec![77; out];
+        let heads = Heads { parameters: &parameters, masks: &[mask; 2], kv_heads, inputs };
+        let got = kind.open().attend(heads, &mut out);
+        assert_eq!(got, Err(BackendError::Attention(expected)));
+        assert!(out.iter().all(|&x| x == 77), "{expected}: the output was touched");
+    }
+}
