@@ -156,7 +156,9 @@ fn hard(cases: &mut Vec<Case>) {
             name.to_owned(),
             Box::new(move |mut random| {
                 let mut tensors = random.tensors(QUERIES, KEYS, 64);
-                tensors.query.iter_mut().for_each(|q| *q *= factor);
+                for q in &mut tensors.query {
+                    *q *= factor;
+                }
                 one_head(64, tensors)
             }),
         );
@@ -285,7 +287,9 @@ impl Random {
                 key.fill(0.0);
                 key[0] = nats * (dim as f32).sqrt() / SHARED;
             } else {
-                key.iter_mut().for_each(|k| *k *= spread);
+                for k in &mut *key {
+                    *k *= spread;
+                }
                 key[0] = 0.0;
             }
         }

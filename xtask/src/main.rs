@@ -1,2 +1,53 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: the project's own commands. `cargo xtask test` does its own set-up and passes all tests.
+
+mod checks;
+mod generate;
+mod run;
+
+use std::process::ExitCode;
+
+use run::Run;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  test             everything below but lint, with its own set-up (what continuous integration calls)
+  unit             all tests of the workspace, snapshots compared and none unreferenced
+  release-checked  the arithmetic, the suite and `attn validate`, optimised and with overflow checks
+  features         every crate builds with and without its features
+  generated        generated files are what attn-fixed generates today
+  numpy            fixtures, float truth and arithmetic against real numpy
+  freestanding     attn-fixed linked and run without any library
+  lint             format, clippy and documentation without warnings
+  generate         write the generated files";
+
+type Check = fn(&mut Run) -> Result<(), String>;
+
+const CHECKS: [(&str, Check); 6] = [
+    ("unit", checks::unit),
+    ("release-checked", checks::release_checked),
+    ("features", checks::features),
+    ("generated", generate::check),
+    ("numpy", checks::numpy),
+    ("freestanding", checks::freestanding),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let checks: Vec<(&str, Check)> = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["test"] => CHECKS.to_vec(),
+        ["lint"] => vec![("lint", checks::lint)],
+        ["generate"] => vec![("generate", generate::write)],
+        [name] if CHECKS.iter().any(|(check, _)| *check == name) => {
+            CHECKS.into_iter().filter(|(check, _)| *check == name).collect()
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut run = Run::new();
+    for (name, check) in checks {
+        run.check(name, check);
+    }
+    run.finish()
+}

@@ -1,4 +1,4 @@
-//! The end of a row: accumulator / sum · scale_v / scale_out, rounded to int8, without a division per element.
+//! The end of a row: `accumulator / sum · scale_v / scale_out`, rounded to int8, without a division per element.
 
 use crate::{
     Parameters,
