@@ -205,7 +205,7 @@ impl Problem {
             }
             Expectation::Dequantised | Expectation::Integers => {
                 let tensors = [&self.tensors.query, &self.tensors.key, &self.tensors.value];
-                self.truth([0, 1, 2].map(|i| {
+                self.truth(&[0, 1, 2].map(|i| {
                     let values = tensors[i][starts[i]..][..lens[i]].iter();
                     values.map(|&x| f64::from(x) * f64::from(scales[i])).collect()
                 }))

@@ -6,8 +6,11 @@ use attn_fixed::{exp2::exp2, types::Distance};
 
 use crate::run::Run;
 
-/// Every generated file, relative to the workspace.
-const FILES: [(&str, fn() -> String); 1] = [("crates/attn-fixed/vectors/exp2.csv", exp2_vector)];
+/// A path relative to the workspace, and what the file holds.
+type File = (&'static str, fn() -> String);
+
+/// Every generated file.
+const FILES: [File; 1] = [("crates/attn-fixed/vectors/exp2.csv", exp2_vector)];
 
 pub(crate) fn write(run: &mut Run) -> Result<(), String> {
     for (path, content) in FILES {

@@ -18,14 +18,12 @@ pub(crate) const fn mulhrs(a: i16, b: i16) -> i16 {
 mod tests {
     use super::*;
 
-    extern crate std;
-
     #[test]
     fn shifts_round_half_up_from_0_to_31() {
         for n in 0..=31 {
             for x in [-(1 << 30), -12_345, -3, -2, -1, 0, 1, 2, 3, 12_345, 1 << 29, (1 << 30) - 1] {
-                let exact = (f64::from(x) / (1_i64 << n) as f64 + 0.5).div_euclid(1.0);
-                assert_eq!(f64::from(rsh(x, n)), exact, "{x} {n}");
+                let exact = (2 * i64::from(x) + (1 << n)).div_euclid(2 << n);
+                assert_eq!(i64::from(rsh(x, n)), exact, "{x} {n}");
             }
         }
     }

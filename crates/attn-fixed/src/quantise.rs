@@ -101,7 +101,7 @@ mod tests {
         let (mut out, mut scales) = ([0; 6], [0.0; 3]);
         quantise_heads(&[1.0, 0.5, 0.0, 0.0, -254.0, 2.0], &mut out, &mut scales).expect("finite");
         assert_eq!(out, [127, 64, 0, 0, -127, 1]);
-        assert_eq!(scales, [1.0 / 127.0, 1.0, 2.0]);
+        assert_eq!(scales.map(f32::to_bits), [1.0 / 127.0, 1.0, 2.0_f32].map(f32::to_bits));
     }
 
     #[test]
