@@ -24,8 +24,8 @@ use std::path::Path;
 
 use half::f16;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
-use npyz::zip::{ZipArchive, read::ZipFile};
 use npyz::{DType, Deserialize, TypeChar, TypeRead, TypeStr};
+use zip::{ZipArchive, read::ZipFile};
 
 /// Longest text of an npy header that is read, in bytes; numpy has the same limit.
 const HEADER_LIMIT: usize = 10_000;
@@ -176,13 +176,13 @@ enum Elements {
 
 impl<R: Read + Seek> Archive<R> {
     fn contains(&self, array: &str) -> bool {
-        self.zip.file_names().any(|file| file.strip_suffix(".npy") == Some(array))
+        self.zip.index_for_name(&format!("{array}.npy")).is_some()
     }
 
     fn require(&self, arrays: &[&'static str], expected: &'static str) -> Result<(), Problem> {
         let Some(&array) = arrays.iter().find(|array| !self.contains(array)) else { return Ok(()) };
         let mut found: Vec<_> =
-            self.zip.file_names().map(|file| file.strip_suffix(".npy").unwrap_or(file).to_owned()).collect();
+            self.zip.file_names().flatten().map(|file| file.strip_suffix(".npy").unwrap_or(&file).to_owned()).collect();
         found.sort();
         Err(Problem::Missing { array, found, expected })
     }
@@ -272,24 +272,8 @@ impl<R: Read + Seek> Archive<R> {
         Ok(Array { name, dtype, fortran, shape, bytes })
     }
 
-    fn member(&mut self, array: &str) -> Result<ZipFile<'_>, String> {
-        /// Start of the extra field of an AES member: id, length, version (any), vendor.
-        fn is_aes(field: &[u8]) -> bool {
-            field[..4] == [0x01, 0x99, 7, 0] && &field[6..] == b"AE"
-        }
-        let name = npyz::npz::file_name_from_array_name(array);
-        for index in 0..self.zip.len() {
-            let raw = self.zip.by_index_raw(index).map_err(|error| error.to_string())?;
-            if raw.name() == name {
-                // zip 0.6 panics on AES fields of a member that is not marked as encrypted.
-                if raw.extra_data().windows(8).any(is_aes) {
-                    return Err("it is encrypted".to_owned());
-                }
-                drop(raw);
-                return self.zip.by_index(index).map_err(|error| error.to_string());
-            }
-        }
-        Err("it is not in the archive".to_owned())
+    fn member(&mut self, array: &str) -> Result<ZipFile<'_, R>, String> {
+        self.zip.by_name(&format!("{array}.npy")).map_err(|error| error.to_string())
     }
 }
 

@@ -196,21 +196,19 @@ impl Problem {
         let (query_len, key_len) = (self.queries * self.dim, self.keys * self.dim);
         let starts = [h * query_len, kv * key_len, kv * key_len];
         let lens = [query_len, key_len, key_len];
-        let truth = match &self.expectation {
+        let ranges = [0, 1, 2].map(|i| starts[i]..starts[i] + lens[i]);
+        let tensors = match &self.expectation {
             Expectation::Floats(floats) => {
-                let tensors = [&floats.query, &floats.key, &floats.value];
-                self.truth(
-                    [0, 1, 2].map(|i| tensors[i][starts[i]..][..lens[i]].iter().map(|&x| f64::from(x)).collect()),
-                )
+                let floats = [&floats.query, &floats.key, &floats.value];
+                [0, 1, 2].map(|i| floats[i][ranges[i].clone()].iter().map(|&x| f64::from(x)).collect())
             }
             Expectation::Dequantised | Expectation::Integers => {
-                let tensors = [&self.tensors.query, &self.tensors.key, &self.tensors.value];
-                self.truth(&[0, 1, 2].map(|i| {
-                    let values = tensors[i][starts[i]..][..lens[i]].iter();
-                    values.map(|&x| f64::from(x) * f64::from(scales[i])).collect()
-                }))
+                let integers = [&self.tensors.query, &self.tensors.key, &self.tensors.value];
+                let dequantised = |i: usize, x: i8| f64::from(x) * f64::from(scales[i]);
+                [0, 1, 2].map(|i| integers[i][ranges[i].clone()].iter().map(|&x| dequantised(i, x)).collect())
             }
-        }?;
+        };
+        let truth = self.truth(&tensors)?;
         let out = match self.expectation {
             Expectation::Integers => 1.0,
             Expectation::Dequantised | Expectation::Floats(_) => {
@@ -225,7 +223,7 @@ impl Problem {
     }
 
     /// Float64 attention of one head.
-    fn truth(&self, tensors: [Vec<f64>; 3]) -> Result<Vec<f64>, ProblemError> {
+    fn truth(&self, tensors: &[Vec<f64>; 3]) -> Result<Vec<f64>, ProblemError> {
         let view = |i: usize| {
             ArrayView2::from_shape((tensors[i].len() / self.dim, self.dim), &tensors[i]).expect("whole rows")
         };
