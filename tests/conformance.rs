@@ -123,9 +123,9 @@ fn summary(out: &[i8]) -> String {
     let floats = || out.iter().map(|&x| f64::from(x));
     let mean = floats().sum::<f64>() / out.len() as f64;
     let deviation = (floats().map(|x| (x - mean).powi(2)).sum::<f64>() / out.len() as f64).sqrt();
-    let checksum = out.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &x| {
-        (hash ^ u64::from(x as u8)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let checksum = out
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &x| (hash ^ u64::from(x as u8)).wrapping_mul(0x0100_0000_01b3));
     let mut text = format!(
         "shape: {} x 64\nrange: {} to {}\nmean: {mean:.4}\nstandard deviation: {deviation:.4}\nfnv1a: {checksum:016x}\n\
          first 8 x 8:\n",
@@ -181,7 +181,8 @@ fn int8(len: usize) -> impl Strategy<Value = Vec<i8>> {
 
 fn scales(dim: usize) -> impl Strategy<Value = Scales> {
     let largest = 32.0 / (dim as f32).sqrt() * 0.999;
-    let score = prop_oneof![1 => Just(largest), 1 => Just(1e-20), 6 => (-18.0..0.0_f32).prop_map(move |x| largest * x.exp2())];
+    let score =
+        prop_oneof![1 => Just(largest), 1 => Just(1e-20), 6 => (-18.0..0.0_f32).prop_map(move |x| largest * x.exp2())];
     let gain = prop_oneof![1 => Just(1.0 / 65_536.0), 1 => Just(65_536.0), 6 => (-3.0..9.0_f32).prop_map(f32::exp2)];
     (score, gain).prop_map(|(query, value)| Scales { query, key: 1.0, value, out: 1.0 })
 }
