@@ -16,3 +16,8 @@ pub use attn_fixed::{
     AttentionError, BLOCK, Head, Heads, Inputs, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, MaskError, ParameterError,
     Parameters, QuantiseError, Scales, Tensor, attend, attend_tile, quantise, quantise_heads, scratch_len,
 };
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,6 +1,6 @@
 //! What `attn validate` measures: a backend's int8 attention against float64 attention.
 //!
-//! [`built_in`] lists the cases, [`Problem::from_file`] makes one of a user's file, and [`run`] judges a backend on one.
+//! [`built_in()`] lists the cases, [`Problem::from_file`] makes one of a user's file, and [`run`] judges a backend on one.
 //! A case passes when its figures are within the case's tolerance (the one table, [`attn_ref::tolerance`]), over all
 //! heads together and on each head alone.
 

@@ -79,7 +79,7 @@ impl fmt::Display for CaseReport {
             Some(c) => format!("{:.5}", (c * 1e5).floor() / 1e5),
             None => "-".to_owned(),
         };
-        let share = |x: f64| format!("{:.2} %", (x * 1e4).floor() / 1e2);
+        let share = |x: f64| format!("{:.2} %", floor(x));
         write!(
             f,
             "{:<49} {shape:>28} {correlation:>8} {mae:>5.3} {:>8}{:>9}{:>9} {max_error:>4} {low:>5}..{high:<5} {}",
@@ -142,32 +142,39 @@ impl Report {
 }
 
 impl fmt::Display for Report {
-    /// The summary.
+    /// A line for each group, and the count.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let failed = self.cases.iter().filter(|case| !case.passed).count();
-        let heads = || {
-            let cases = self.cases.iter().filter(|case| case.tolerance != tolerance::ACCEPTANCE);
-            cases.flat_map(|case| &case.per_head)
-        };
-        let worst = heads().map(|head| head.metrics.within_1).fold(1.0, f64::min);
-        let equal = heads().map(|head| head.metrics.equal).sum::<f64>() / heads().count().max(1) as f64;
-        let loss = heads().map(|head| head.correlation_loss).fold(0.0, f64::max);
-        writeln!(
-            f,
-            "{} cases, {} passed, {failed} failed; backend {}",
-            self.cases.len(),
-            self.cases.len() - failed,
-            self.backend
-        )?;
-        if heads().next().is_some() {
-            write!(
+        writeln!(f, "{:<14}{SUMMARY_HEADING}", "per head")?;
+        for group in self.cases.chunk_by(|a, b| a.group == b.group) {
+            let heads = || group.iter().flat_map(|case| &case.per_head);
+            let least = |figure: fn(&Metrics) -> f64| heads().map(|h| figure(&h.metrics)).fold(f64::INFINITY, f64::min);
+            let most = |figure: fn(&HeadReport) -> f64| heads().map(figure).fold(f64::NEG_INFINITY, f64::max);
+            let equal = heads().map(|h| h.metrics.equal).sum::<f64>() / heads().count() as f64;
+            writeln!(
                 f,
-                "against the truth rounded to int8, per head: worst within ±1 {:.3} %, mean equal {:.2} %; largest \
-                 correlation loss {loss:.6}",
-                worst * 100.0,
-                equal * 100.0
+                "{:<14}{:>6}{:>7}{:>11.5}{:>9.3}{:>9.2} %{:>10.2} %{:>10.2} %{:>10}{:>13.6}",
+                group[0].group,
+                group.len(),
+                heads().count(),
+                least(|m| m.correlation.unwrap_or(1.0)),
+                most(|h| h.metrics.mae),
+                equal * 100.0,
+                floor(least(|m| m.within_1)),
+                floor(least(|m| m.within_5)),
+                most(|h| h.metrics.max_error),
+                most(|h| h.correlation_loss),
             )?;
         }
-        Ok(())
+        let (all, passed) = (self.cases.len(), self.cases.iter().filter(|case| case.passed).count());
+        write!(f, "backend {}: {passed} of {all} cases passed", self.backend)
     }
+}
+
+/// The columns of the summary.
+const SUMMARY_HEADING: &str =
+    " cases  heads  min corr.  max MAE  mean equal    min ±1      min ±5    max err.  max corr. loss";
+
+/// Per cent, cut to two decimals: less than all is never printed as 100.
+fn floor(share: f64) -> f64 {
+    (share * 1e4).floor() / 1e2
 }
