@@ -1,6 +1,7 @@
 //! The `attn` command as its users call it: output, exit status, errors.
 
 use std::{
+    io::Write,
     path::Path,
     process::{Command, Output},
 };
@@ -58,6 +59,88 @@ fn the_table_names_the_backend_and_the_users_thresholds() {
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout(&output).starts_with("backend: scalar\n"), "{}", stdout(&output));
     assert!(stdout(&output).ends_with("backend scalar: 1 of 1 cases passed\n"), "{}", stdout(&output));
+}
+
+/// A stored archive of arrays: name, dtype, shape, bytes.
+fn archive(arrays: &[(&str, &str, &str, &[u8])]) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::with_suffix(".npz").expect("a temporary file");
+    let mut archive = zip::ZipWriter::new(&file);
+    for (name, dtype, shape, bytes) in arrays {
+        let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}\n");
+        archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).expect("a member");
+        archive.write_all(b"\x93NUMPY\x01\x00").expect("written");
+        archive.write_all(&(header.len() as u16).to_le_bytes()).expect("written");
+        archive.write_all(header.as_bytes()).expect("written");
+        archive.write_all(bytes).expect("written");
+    }
+    archive.finish().expect("written");
+    file
+}
+
+/// What int8 attention cannot do: everything but 1/17000 of the weight goes to a key whose value is zero, and the output is
+/// scaled to what is left.
+#[test]
+fn a_case_that_fails_is_status_1_and_says_which_figure() {
+    let mut noise = 1_u32;
+    let mut tensor = || -> Vec<u8> {
+        let next = || {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (noise >> 24) as u8
+        };
+        std::iter::repeat_with(next).take(64 * 64).collect()
+    };
+    let (mut query, mut key, mut value) = (tensor(), tensor(), tensor());
+    for row in 0..64 {
+        query[row * 64] = 127;
+        key[row * 64] = 0;
+    }
+    key[5 * 64..6 * 64].fill(0);
+    key[5 * 64] = 127;
+    value[5 * 64..6 * 64].fill(0);
+    // The sink scores 127 · 127 · scale / √64 = 14 nats; the others' scores are small beside it.
+    let scale = |x: f32| x.to_le_bytes();
+    let (one, small) = (scale(1.0), scale(14.0 * 8.0 / (127.0 * 127.0)));
+    query.chunks_exact_mut(64).flat_map(|row| &mut row[1..]).for_each(|q| *q = (*q as i8 / 32) as u8);
+    let file = archive(&[
+        ("q", "|i1", "(64, 64)", &query),
+        ("k", "|i1", "(64, 64)", &key),
+        ("v", "|i1", "(64, 64)", &value),
+        ("q_scale", "<f4", "()", &one),
+        ("k_scale", "<f4", "()", &small),
+        ("v_scale", "<f4", "()", &one),
+    ]);
+    let path = file.path().display().to_string();
+    let output = attn(&["validate", "--input", &path]);
+    assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+    assert!(stdout(&output).contains("\n    within_1: got 0.0"), "{}", stdout(&output));
+    assert!(stdout(&output).ends_with("backend scalar: 0 of 1 cases passed\n"), "{}", stdout(&output));
+    let output = attn(&["validate", "--json", "--input", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_str(stdout(&output)).expect("JSON");
+    assert_eq!((&report["passed"], &report["cases"][0]["passed"]), (&false.into(), &false.into()));
+}
+
+#[test]
+fn what_attention_does_not_take_is_said_with_the_limit() {
+    let bytes = [1; 300 * 4];
+    let number = 1.0_f32.to_le_bytes();
+    let large = 100.0_f32.to_le_bytes();
+    for (shape, len, scale, expected) in [
+        ("(4, 7)", 28, number, "head dimension: got 7, expected 8 to 256"),
+        ("(4, 300)", 1200, number, "head dimension: got 300, expected 8 to 256"),
+        ("(4, 8)", 32, large, "expected at most 32"),
+    ] {
+        let tensor = &bytes[..len];
+        let scales = [("q_scale", &scale), ("k_scale", &number), ("v_scale", &number)];
+        let mut arrays: Vec<(&str, &str, &str, &[u8])> =
+            ["q", "k", "v"].iter().map(|&name| (name, "|i1", shape, tensor)).collect();
+        arrays.extend(scales.iter().map(|(name, scale)| (*name, "<f4", "()", scale.as_slice())));
+        let file = archive(&arrays);
+        let output = attn(&["validate", "--input", &file.path().display().to_string()]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(expected) && stderr.lines().count() == 1, "{stderr}");
+    }
 }
 
 #[test]
