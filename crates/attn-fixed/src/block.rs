@@ -13,10 +13,10 @@ use crate::{
 /// Largest magnitude of a score: `128 · 128 · 256`.
 pub const MAX_SCORE: i32 = 128 * 128 * MAX_DIM as i32;
 
-/// Writes `query · key` for each row of `keys` (`[scores.len(), query.len()]`); magnitudes at most [`MAX_SCORE`].
+/// Writes `query · key` for each row of `keys`, `[at most scores.len(), query.len()]`; magnitudes at most [`MAX_SCORE`].
 #[inline]
 pub fn scores(query: &[i8], keys: &[i8], scores: &mut [i32]) {
-    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(query.len())) {
+    for (score, key) in scores.iter_mut().zip(keys.chunks_exact(query.len().max(1))) {
         *score = query.iter().zip(key).map(|(&q, &k)| i32::from(q) * i32::from(k)).sum();
     }
 }
@@ -41,11 +41,11 @@ impl Weights {
     #[inline]
     pub fn new(parameters: &Parameters, scores: &[i32; BLOCK], visible: u64) -> Self {
         let seen = |j: usize| visible >> j & 1 == 1;
-        let maximum = (0..BLOCK).filter(|&j| seen(j)).map(|j| scores[j]).max().unwrap_or(0);
+        let maximum = scores.iter().enumerate().filter(|&(j, _)| seen(j)).map(|(_, &score)| score).max().unwrap_or(0);
         let mut probabilities = [Probability::ZERO; BLOCK];
-        for (j, probability) in probabilities.iter_mut().enumerate() {
+        for (j, (probability, &score)) in probabilities.iter_mut().zip(scores).enumerate() {
             if seen(j) {
-                *probability = exp2(distance(parameters, maximum - scores[j]));
+                *probability = exp2(distance(parameters, maximum - score));
             }
         }
         let octaves = octaves(parameters, maximum);

@@ -15,7 +15,8 @@ const NARROW_SHIFT: i32 = 21;
 #[must_use]
 #[inline]
 pub const fn reciprocal(mantissa: u16) -> Reciprocal {
-    let quotient = (1 << 31) / mantissa as u32;
+    // The highest bit is set already; said again, it shows the compiler that this never divides by 0.
+    let quotient = (1 << 31) / (mantissa | 1 << 15) as u32;
     // Only the reciprocal of exactly 1/2 has 17 bits.
     Reciprocal::from_bits(if quotient > u16::MAX as u32 { u16::MAX } else { quotient as u16 })
 }
@@ -36,7 +37,7 @@ impl Requantiser {
     #[must_use]
     #[inline]
     pub fn new(parameters: &Parameters, sum: i32) -> Self {
-        let log2 = sum.ilog2() as i32;
+        let log2 = sum.max(1).ilog2() as i32;
         let reciprocal = reciprocal((sum >> (log2 - 15)) as u16);
         // Both factors have 16 bits: the product has 31 or 32.
         let product = u32::from(reciprocal.to_bits()) * u32::from(parameters.gain().to_bits());

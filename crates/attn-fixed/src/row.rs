@@ -106,7 +106,7 @@ impl<'a> Row<'a> {
 
         self.products.fill(0);
         let mut sum = 0;
-        for (&p, value) in probabilities.iter().zip(values.chunks_exact(self.products.len())) {
+        for (&p, value) in probabilities.iter().zip(values.chunks_exact(self.products.len().max(1))) {
             sum += i32::from(p.to_bits());
             for (product, &v) in self.products.iter_mut().zip(value) {
                 *product += i32::from(p.to_bits()) * i32::from(v);

@@ -45,7 +45,8 @@ pub struct Scales {
 /// The scales of one head as fixed-point numbers: everything that attention needs beside its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
-    dim: usize,
+    /// 16 bits, so that the compiler sees that a block's length does not overflow.
+    dim: u16,
     score_multiplier: ScoreMultiplier,
     score_shift: i32,
     gain: OutputGain,
@@ -93,7 +94,7 @@ impl Parameters {
         let score_shift = (-exponent(steps) - 1).min(MAX_SCORE_SHIFT);
         let gain_exponent = exponent(gain) + 1;
         Ok(Self {
-            dim,
+            dim: dim as u16,
             score_multiplier: ScoreMultiplier::from_bits(mantissa(steps, -score_shift)),
             score_shift,
             gain: OutputGain::from_bits(mantissa(gain, gain_exponent)),
@@ -104,7 +105,7 @@ impl Parameters {
     /// Head dimension, 8 to 256.
     #[must_use]
     pub const fn dim(&self) -> usize {
-        self.dim
+        self.dim as usize
     }
 
     /// Mantissa of the octaves per score unit.

@@ -88,11 +88,10 @@ pub fn attend(
     for (i, (query, out)) in rows.enumerate() {
         let mut row = Row::new(scratch);
         let mut scores = [0; BLOCK];
-        for first in (0..mask.end(i, keys)).step_by(BLOCK) {
-            let count = BLOCK.min(keys - first);
-            let block = first * dim..(first + count) * dim;
-            block::scores(query, &inputs.key[block.clone()], &mut scores[..count]);
-            row.absorb(parameters, &scores, mask.block(i, first, count), &inputs.value[block]);
+        let blocks = inputs.key.chunks(BLOCK * dim).zip(inputs.value.chunks(BLOCK * dim));
+        for (first, (key, value)) in (0..mask.end(i, keys)).step_by(BLOCK).zip(blocks) {
+            block::scores(query, key, &mut scores);
+            row.absorb(parameters, &scores, mask.block(i, first, keys - first), value);
         }
         row.finish(parameters, out);
     }
