@@ -14,9 +14,11 @@ class Rules:
     """The constants of the arithmetic that ablation.py varies; the defaults are the specification."""
 
     block: int = 64  # keys a block
-    precision: str = "rule"  # "rule"; "8" or "15": that many bits in every block
-    threshold: int = 17  # full precision where the block's 8-bit probabilities sum to less than this per key
-    bias: int = 2  # ... or where this times the roundings' sum exceeds that sum; 0: never
+    split: bool = True  # dominated blocks are absorbed as two
+    threshold: int = 17  # dominated: the block's probabilities sum to less than this per key
+    parts: int = 256  # ... or rounding changes the sum by more than one part in this many; 0: never
+    far: int = 4  # octaves below the maximum beyond which keys of a dominated block are absorbed apart
+    bits: int = 8  # of a probability: 8 or 15
     merge_shift: int = 1  # what a block at the row's reference is shifted down by: guard bits above, none below
     fraction_bits: int = 9
     running: bool = False  # distances from the maximum of the row so far, not from that of the block
@@ -93,20 +95,67 @@ def quantise(x):
     return np.clip(np.rint(x / scale), -127, 127).astype(np.int8), scale
 
 
+class Rows:
+    """The running state of all rows."""
+
+    def __init__(self, rows, dim, head, rules):
+        self.head, self.rules = head, rules
+        self.R = np.full(rows, -(1 << 24))
+        self.sum = np.zeros(rows, np.int64)
+        self.acc = np.zeros((rows, dim), np.int64)
+        self.top = np.full(rows, -(1 << 31))
+
+    def weigh(self, row, visible, s):
+        """Powers below the maximum of the visible keys, exponent and fraction of that maximum."""
+        c, sh = self.head.c, self.head.sh
+        m = np.where(visible, s, -(1 << 31)).max(axis=1)
+        if self.rules.running:
+            m = self.top[row] = np.maximum(m, self.top[row])
+        below = np.where(visible, m[:, None] - s, 0)
+        t = np.minimum(u32(np.minimum(i32(below) >> max(sh, 0), 65535) * c) >> (16 + min(sh, 0)), 65535)
+        T = i32((m * c + (1 << (sh + 15))) >> (sh + 16))
+        e = i32(T + 2047) >> 11
+        coarser = 15 - self.rules.fraction_bits
+        f = rsh(exp2(i32(e << 11) - T), coarser) << (coarser - 6)  # always on the scale of 9 bits
+        return np.where(visible, exp2(t), 0), e, f
+
+    def raised(self, row, e):
+        """The reference rises to the exponent or with the sum."""
+        return np.maximum(e, self.R[row] + (self.sum[row] >> 29))
+
+    def far(self, row, visible, y, e):
+        """The keys of dominated blocks that are absorbed apart."""
+        rules, exact, rounded = self.rules, y.sum(axis=1), rounded_power(y).sum(axis=1)
+        dominated = rounded < rules.threshold * rules.block
+        dominated |= rules.parts * np.abs(exact - 128 * rounded) > 128 * rounded
+        dominated &= (e >= self.raised(row, e)) & rules.split
+        return visible & (y < 32640 >> rules.far) & dominated[:, None]
+
+    def merge(self, row, y, e, f, values):
+        p = 128 * rounded_power(y) if self.rules.bits == 8 else y
+        x = rsh(dot(p, values), 7)
+        raised, shift = self.raised(row, e), self.rules.merge_shift
+        b = shift + np.minimum(raised - e, 31 - shift)
+        a = np.minimum(raised - self.R[row], 31)
+        self.acc[row] = i32(rsh(self.acc[row], a[:, None]) + rsh(i32(x * f[:, None]), b[:, None]))
+        self.sum[row] = i32(rsh(self.sum[row], a) + rsh(i32(p.sum(axis=1) * f), b))
+        self.R[row] = raised
+
+
+def rounded_power(y):
+    return (y + 64) >> 7
+
+
 def attention(q, k, v, scales, mask=None, rules=SPECIFICATION, trace=None):
     """int8 [m, d], [n, d], [n, d]; scales of q, k, v, output; mask [m, n], true where visible -> int8 [m, d].
 
-    `trace`, a list, receives (rows, their full-precision flags) of every block.
+    `trace`, a list, receives of every block the rows that see it and which of them absorbed it as two.
     """
     (rows, dim), keys = q.shape, k.shape[0]
     assert q.dtype == k.dtype == v.dtype == np.int8 and 8 <= dim <= 256
     head = parameters(dim, scales)
-    c, sh = head.c, head.sh
     mask = np.ones((rows, keys), bool) if mask is None else mask
-    R = np.full(rows, -(1 << 24))
-    total = np.zeros(rows, np.int64)
-    acc = np.zeros((rows, dim), np.int64)
-    top = np.full(rows, -(1 << 31))
+    state = Rows(rows, dim, head, rules)
     for first in range(0, keys, rules.block):
         block = slice(first, min(first + rules.block, keys))
         row = np.flatnonzero(mask[:, block].any(axis=1))  # the others see none of the block and skip it
@@ -114,44 +163,26 @@ def attention(q, k, v, scales, mask=None, rules=SPECIFICATION, trace=None):
             continue
         visible = mask[row, block]
         s = dot(q[row], k[block].T)
-
-        # The block: probabilities below its own maximum, exponent and fraction of that maximum.
-        m = np.where(visible, s, -(1 << 31)).max(axis=1)
-        if rules.running:
-            m = top[row] = np.maximum(m, top[row])
-        below = np.where(visible, m[:, None] - s, 0)
-        t = np.minimum(u32(np.minimum(i32(below) >> max(sh, 0), 65535) * c) >> (16 + min(sh, 0)), 65535)
-        p = np.where(visible, exp2(t), 0)
-        T = i32((m * c + (1 << (sh + 15))) >> (sh + 16))
-        e = i32(T + 2047) >> 11
-        coarser = 15 - rules.fraction_bits
-        f = rsh(exp2(i32(e << 11) - T), coarser) << (coarser - 6)  # always on the scale of 9 bits
-
-        # The merge: the reference rises to the exponent or with the sum, both sides are shifted to it.
-        raised = np.maximum(e, R[row] + (total[row] >> 29))
-        p8 = (p + 64) >> 7
-        sum_p, sum_p8 = p.sum(axis=1), p8.sum(axis=1)
-        full = (sum_p8 < rules.threshold * rules.block) | (rules.bias * np.abs(sum_p - 128 * sum_p8) > sum_p8)
-        full = full & (e >= raised) if rules.precision == "rule" else np.full(len(row), rules.precision == "15")
+        y, e, f = state.weigh(row, visible, s)
+        far = state.far(row, visible, y, e)
+        split = far.any(axis=1)
         if trace is not None:
-            trace.append((row, full))
-        p = np.where(full[:, None], p, 128 * p8)
-        x = rsh(dot(p, v[block]), 7)
-        b = rules.merge_shift + np.minimum(raised - e, 31 - rules.merge_shift)
-        a = np.minimum(raised - R[row], 31)
-        acc[row] = i32(rsh(acc[row], a[:, None]) + rsh(i32(x * f[:, None]), b[:, None]))
-        total[row] = i32(rsh(total[row], a) + rsh(i32(p.sum(axis=1) * f), b))
-        R[row] = raised
+            trace.append((row, split))
+        state.merge(row, np.where(far, 0, y), e, f, v[block])  # the maximum is not far: the others keep their powers
+        if split.any():
+            again = row[split]
+            y, e, f = state.weigh(again, far[split], s[split])
+            state.merge(again, y, e, f, v[block])
 
     # The end of a row: one reciprocal, one multiplier, two roundings.
     out = np.zeros((rows, dim), np.int64)
     row = np.flatnonzero(mask.any(axis=1))
-    total = total[row]
+    total = state.sum[row]
     exponent = np.frexp(total.astype(np.float64))[1].astype(np.int64) - 1  # floor(log2), exact below 2^53
     r = np.minimum((1 << 31) // (total >> (exponent - 15)), 65535)
     w = np.minimum(rsh(u32(r * head.G), 17, u32), 32767)
     S = exponent + 8 - head.ge
     n1 = np.maximum(S - 21, 0)
-    narrow = np.clip(rsh(acc[row], n1[:, None]), -(1 << 15), (1 << 15) - 1)
+    narrow = np.clip(rsh(state.acc[row], n1[:, None]), -(1 << 15), (1 << 15) - 1)
     out[row] = np.clip(rsh(i32(narrow * w[:, None]), (S - n1)[:, None]), -128, 127)
     return out.astype(np.int8)

@@ -1,4 +1,4 @@
-//! One query against one block of keys: scores, then probabilities relative to the block's own maximum.
+//! One query against one block of keys: scores, then weights relative to the block's own maximum.
 //!
 //! Every block has its own reference, because with one running maximum an early dominating key (an attention sink)
 //! would round every later block to zero.
@@ -6,8 +6,8 @@
 use crate::{
     BLOCK, MAX_DIM, Parameters,
     arith::rsh,
-    exp2::exp2,
-    types::{Distance, Fraction, Probability},
+    exp2::{ONE, exp2},
+    types::{Distance, Fraction, Power, Probability},
 };
 
 /// Largest magnitude of a score: `128 · 128 · 256`.
@@ -21,12 +21,21 @@ pub fn scores(query: &[i8], keys: &[i8], scores: &mut [i32]) {
     }
 }
 
-/// The probabilities of one row in one block, and what they are relative to: key `j` weighs
-/// `probabilities[j] · fraction · 2^exponent`.
+/// A block whose probabilities sum to less (on average 17 of 255 over a full block) is dominated by few keys.
+pub const DOMINATED_BELOW: i32 = 17 * BLOCK as i32;
+
+/// Rounding may change a block's sum by one part in this many: by half an output step.
+pub const ROUNDING_PARTS: i32 = 256;
+
+/// Keys whose power is less are far from the maximum: more than four octaves below.
+pub const FAR_BELOW: Power = Power::from_bits(ONE.to_bits() >> 4);
+
+/// What the keys of one block weigh for one row, and what that is relative to: key `j` weighs
+/// `probability(powers[j]) · fraction · 2^exponent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weights {
-    /// 15-bit probabilities relative to the block's maximum; 0 where a key is not visible.
-    pub probabilities: [Probability; BLOCK],
+    /// Relative to the block's maximum; 0 where a key is not visible.
+    pub powers: [Power; BLOCK],
     /// The block's maximum in octaves, rounded up.
     pub exponent: i32,
     /// What the maximum lacks to that, as a factor.
@@ -42,17 +51,43 @@ impl Weights {
     pub fn new(parameters: &Parameters, scores: &[i32; BLOCK], visible: u64) -> Self {
         let seen = |j: usize| visible >> j & 1 == 1;
         let maximum = scores.iter().enumerate().filter(|&(j, _)| seen(j)).map(|(_, &score)| score).max().unwrap_or(0);
-        let mut probabilities = [Probability::ZERO; BLOCK];
-        for (j, (probability, &score)) in probabilities.iter_mut().zip(scores).enumerate() {
+        let mut powers = [Power::ZERO; BLOCK];
+        for (j, (power, &score)) in powers.iter_mut().zip(scores).enumerate() {
             if seen(j) {
-                *probability = exp2(distance(parameters, maximum - score));
+                *power = exp2(distance(parameters, maximum - score));
             }
         }
         let octaves = octaves(parameters, maximum);
         let exponent = (octaves + ((1 << Distance::FRAC_NBITS) - 1)) >> Distance::FRAC_NBITS;
         let lack = Distance::from_bits(((exponent << Distance::FRAC_NBITS) - octaves) as u16);
-        Self { probabilities, exponent, fraction: fraction(lack) }
+        Self { powers, exponent, fraction: fraction(lack) }
     }
+
+    /// The visible keys that 8 bits relative to this maximum do not represent, one bit a key; none where they all do.
+    ///
+    /// 8 bits are not enough where few keys dominate, or where rounding changes the sum by more than 1/256. Then the keys
+    /// [far](FAR_BELOW) from the maximum are better absorbed apart.
+    #[must_use]
+    #[inline]
+    pub fn far(&self, visible: u64) -> u64 {
+        let exact: i32 = self.powers.iter().map(|power| i32::from(power.to_bits())).sum();
+        let rounded: i32 = self.powers.iter().map(|&power| i32::from(probability(power).to_bits())).sum();
+        // One probability step is 128 power steps.
+        let error = (exact - rounded * 128).abs();
+        if rounded >= DOMINATED_BELOW && error * ROUNDING_PARTS <= rounded * 128 {
+            return 0;
+        }
+        let far = self.powers.iter().enumerate().filter(|(_, power)| **power < FAR_BELOW);
+        far.fold(0, |bits, (j, _)| bits | 1 << j) & visible
+    }
+}
+
+/// A power rounded to 8 bits, to nearest.
+#[must_use]
+#[inline]
+pub const fn probability(power: Power) -> Probability {
+    const DROPPED: u32 = Power::FRAC_NBITS - Probability::FRAC_NBITS;
+    Probability::from_bits(((power.to_bits() + (1 << (DROPPED - 1))) >> DROPPED) as u8)
 }
 
 /// How far `below` score units are, in octaves, rounded down; `0 <= below <= 2 · MAX_SCORE`.
@@ -79,7 +114,7 @@ fn octaves(parameters: &Parameters, score: i32) -> i32 {
 #[inline]
 #[must_use]
 pub fn fraction(lack: Distance) -> Fraction {
-    const DROPPED: u32 = Probability::FRAC_NBITS - Fraction::FRAC_NBITS;
+    const DROPPED: u32 = Power::FRAC_NBITS - Fraction::FRAC_NBITS;
     Fraction::from_bits(rsh(exp2(lack).to_bits().into(), DROPPED) as u16)
 }
 
@@ -144,5 +179,46 @@ mod tests {
             }
         }
         assert_eq!(Weights::new(&p, &scores, visible), expected);
+    }
+
+    #[test]
+    fn every_power_rounds_to_8_bits() {
+        for bits in 0..=ONE.to_bits() {
+            let got = f64::from(probability(Power::from_bits(bits)).to_bits());
+            assert!((got - f64::from(bits) / 128.0).abs() <= 0.5, "{bits}: {got}");
+        }
+    }
+
+    #[test]
+    fn far_keys_are_split_off_where_8_bits_err() {
+        let weights = |powers| Weights { powers, exponent: 0, fraction: Fraction::ZERO };
+        let power = Power::from_bits;
+        let all = u64::MAX;
+        // All equal: exact in 8 bits.
+        assert_eq!(weights([ONE; BLOCK]).far(all), 0);
+        // One key dominates, the others would lose their 0.49; hidden keys are not split off.
+        let mut sink = [power(63); BLOCK];
+        sink[5] = ONE;
+        assert_eq!(weights(sink).far(all), !(1 << 5));
+        assert_eq!(weights(sink).far(0xf0), 0xd0);
+        // Enough weight, but nearly all of it rounded in one direction, by 1/80.
+        let mut biased = [power((20 << 7) + 32); BLOCK];
+        biased[0] = ONE;
+        biased[1] = power(63);
+        assert_eq!(weights(biased).far(all), 1 << 1);
+        // The same weight, rounded in both directions.
+        let mut even = biased;
+        for power in even.iter_mut().skip(2).step_by(2) {
+            *power = Power::from_bits((20 << 7) - 32);
+        }
+        assert_eq!(weights(even).far(all), 0);
+        // The boundaries: a sum of DOMINATED_BELOW is enough, and four octaves below is not far.
+        let mut edge = [power(17 << 7); BLOCK];
+        assert_eq!(weights(edge).far(all), 0);
+        edge[9] = power(16 << 7);
+        assert_eq!(weights(edge).far(all), 0, "nothing is far");
+        edge[10] = power((16 << 7) - 8);
+        edge[11] = power((16 << 7) - 9);
+        assert_eq!(weights(edge).far(all), 1 << 11);
     }
 }

@@ -6,11 +6,11 @@
 
 use crate::{
     arith::mulhrs,
-    types::{Distance, Probability},
+    types::{Distance, Power},
 };
 
 /// The value at distance 0, the largest: 255/256, so that its 8-bit rounding is 255.
-pub const ONE: Probability = Probability::from_bits(255 << 7);
+pub const ONE: Power = Power::from_bits(255 << 7);
 
 /// `2^-x ≈ ONE - C1·x + C2·x² - C3·x³` for `0 <= x < 1`, coefficients with 15 fraction bits.
 pub const CUBIC: [i16; 3] = [22_579, 7_562, 1_305];
@@ -25,7 +25,7 @@ pub const CUBIC: [i16; 3] = [22_579, 7_562, 1_305];
 /// ```
 #[must_use]
 #[inline]
-pub const fn exp2(distance: Distance) -> Probability {
+pub const fn exp2(distance: Distance) -> Power {
     const FRACTION: u32 = Distance::FRAC_NBITS;
     let octaves = distance.to_bits() >> FRACTION;
     // 11 fraction bits become 15.
@@ -33,7 +33,7 @@ pub const fn exp2(distance: Distance) -> Probability {
     let [c1, c2, c3] = CUBIC;
     let mantissa = ONE.to_bits() - mulhrs(x, c1 - mulhrs(x, c2 - mulhrs(x, c3)));
     // At most 31 octaves: an i32 is shifted, so that no shift exceeds its type.
-    Probability::from_bits((mantissa as i32 >> octaves) as i16)
+    Power::from_bits((mantissa as i32 >> octaves) as i16)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use fixed::{
     FixedU16,
-    types::{I1F15, I2F14, U0F16, U1F15, U5F11, extra::U9},
+    types::{I1F15, I2F14, U0F8, U0F16, U1F15, U5F11, extra::U9},
 };
 
 /// Mantissa of octaves per score unit, in `[1/2, 1)` (0 to 1/2 only where the scores cannot matter); its binary
@@ -15,9 +15,12 @@ pub type ScoreMultiplier = U0F16;
 /// saturated at 16 octaves or more, where the probability is 0.
 pub type Distance = U5F11;
 
-/// Weight of a key relative to the largest of its block, in `[0, 255/256]`: 15 bits, of which the low 7 are
-/// rounded away where [8 bits are accurate enough](crate::row). Kept in 16-bit signed lanes.
-pub type Probability = I1F15;
+/// Weight of a key relative to the largest of its block, `2^-distance` in `[0, 255/256]`, as computed: in 16-bit signed
+/// lanes.
+pub type Power = I1F15;
+
+/// A [`Power`] as it multiplies values: 8 bits, in `[0, 255/256]`.
+pub type Probability = U0F8;
 
 /// What a block's maximum lacks to the next power of two, in `[255/512, 510/512]`.
 pub type Fraction = FixedU16<U9>;

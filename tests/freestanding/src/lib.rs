@@ -7,7 +7,7 @@ use core::{array::from_fn, hint::black_box};
 use attn_fixed::{AttentionError, Inputs, Mask, ParameterError, Parameters, Scales, attend, attend_tile, scratch_len};
 
 /// The hash of the outputs, if they are right.
-pub const EXPECTED: u64 = 0x0c90_7204_6ada_963e;
+pub const EXPECTED: u64 = 0xf44a_6007_00b3_e446;
 
 const SCALES: Scales = Scales { query: 0.02, key: 0.02, value: 0.02, out: 0.01 };
 
