@@ -86,7 +86,7 @@ pub fn read(path: &Path) -> Result<Inputs, NpzError> {
     let file = path.display().to_string();
     match File::open(path) {
         Ok(reader) => read_from(BufReader::new(reader), &file),
-        Err(error) => Err(NpzError { file, problem: Problem::Io(error) }),
+        Err(error) => Err(NpzError { file, problem: NpzProblem::Io(error) }),
     }
 }
 
@@ -98,13 +98,13 @@ pub fn read_from(reader: impl Read + Seek, name: &str) -> Result<Inputs, NpzErro
     inputs(reader).map_err(|problem| NpzError { file: name.to_owned(), problem })
 }
 
-fn inputs(mut reader: impl Read + Seek) -> Result<Inputs, Problem> {
+fn inputs(mut reader: impl Read + Seek) -> Result<Inputs, NpzProblem> {
     let mut start = Vec::new();
-    reader.by_ref().take(6).read_to_end(&mut start).map_err(Problem::Io)?;
+    reader.by_ref().take(6).read_to_end(&mut start).map_err(NpzProblem::Io)?;
     if !start.starts_with(b"PK") {
-        return Err(Problem::NotAnArchive { start });
+        return Err(NpzProblem::NotAnArchive { start });
     }
-    let mut archive = Archive { zip: ZipArchive::new(reader).map_err(|error| Problem::Archive(error.to_string()))? };
+    let mut archive = Archive { zip: ZipArchive::new(reader).map_err(|error| NpzProblem::Archive(error.to_string()))? };
 
     archive.require(&["q", "k", "v"], "q, k and v (numpy.savez(file, q=q, k=k, v=v))")?;
     let (query, key, value) = (archive.tensor("q")?, archive.tensor("k")?, archive.tensor("v")?);
@@ -116,7 +116,7 @@ fn inputs(mut reader: impl Read + Seek) -> Result<Inputs, Problem> {
     let values = match (query.elements, key.elements, value.elements) {
         (Elements::Float(query), Elements::Float(key), Elements::Float(value)) => {
             if let Some(scale) = scales.into_iter().find(|scale| archive.contains(scale)) {
-                return Err(Problem::ScaleOfFloat { scale });
+                return Err(NpzProblem::ScaleOfFloat { scale });
             }
             Values::Float(Qkv { query, key, value })
         }
@@ -129,18 +129,18 @@ fn inputs(mut reader: impl Read + Seek) -> Result<Inputs, Problem> {
             };
             Values::Int8 { values: Qkv { query, key, value }, scales }
         }
-        _ => return Err(Problem::Mixed(Qkv { query: query.dtype, key: key.dtype, value: value.dtype })),
+        _ => return Err(NpzProblem::Mixed(Qkv { query: query.dtype, key: key.dtype, value: value.dtype })),
     };
     Ok(Inputs { heads, kv_heads, queries, keys, dim, query_shape: query.shape, values })
 }
 
 /// Heads of the query, and of key and value, from the three shapes.
-fn head_counts(query: &[usize], key: &[usize], value: &[usize]) -> Result<(usize, usize), Problem> {
+fn head_counts(query: &[usize], key: &[usize], value: &[usize]) -> Result<(usize, usize), NpzProblem> {
     if key != value {
-        return Err(Problem::KeyValue { key: key.to_vec(), value: value.to_vec() });
+        return Err(NpzProblem::KeyValue { key: key.to_vec(), value: value.to_vec() });
     }
     if query.last() != key.last() {
-        return Err(Problem::Dim { query: query.to_vec(), key: key.to_vec() });
+        return Err(NpzProblem::Dim { query: query.to_vec(), key: key.to_vec() });
     }
     let (query_lead, key_lead) = (&query[..query.len() - 2], &key[..key.len() - 2]);
     let (heads, kv_heads) = (query_lead.iter().product::<usize>(), key_lead.iter().product::<usize>());
@@ -154,7 +154,7 @@ fn head_counts(query: &[usize], key: &[usize], value: &[usize]) -> Result<(usize
     if grouped || kv_heads == 1 {
         Ok((heads, kv_heads))
     } else {
-        Err(Problem::Heads { query: query.to_vec(), key: key.to_vec() })
+        Err(NpzProblem::Heads { query: query.to_vec(), key: key.to_vec() })
     }
 }
 
@@ -179,21 +179,21 @@ impl<R: Read + Seek> Archive<R> {
         self.zip.index_for_name(&format!("{array}.npy")).is_some()
     }
 
-    fn require(&self, arrays: &[&'static str], expected: &'static str) -> Result<(), Problem> {
+    fn require(&self, arrays: &[&'static str], expected: &'static str) -> Result<(), NpzProblem> {
         let Some(&array) = arrays.iter().find(|array| !self.contains(array)) else { return Ok(()) };
         let mut found: Vec<_> =
             self.zip.file_names().flatten().map(|file| file.strip_suffix(".npy").unwrap_or(&file).to_owned()).collect();
         found.sort();
-        Err(Problem::Missing { array, found, expected })
+        Err(NpzProblem::Missing { array, found, expected })
     }
 
-    fn tensor(&mut self, name: &'static str) -> Result<Tensor, Problem> {
+    fn tensor(&mut self, name: &'static str) -> Result<Tensor, NpzProblem> {
         let array = self.array(name, "float16, float32, float64 or int8", |kind, size| {
             matches!((kind, size), (TypeChar::Float, 2 | 4 | 8) | (TypeChar::Int, 1))
         })?;
         let dtype = dtype_name(&array.dtype);
         if array.shape.len() < 2 {
-            return Err(Problem::TooFewDimensions { array: name, shape: array.shape });
+            return Err(NpzProblem::TooFewDimensions { array: name, shape: array.shape });
         }
         if let Some(integers) = array.decode::<i8>()? {
             return Ok(Tensor { dtype, shape: array.shape, elements: Elements::Int8(integers) });
@@ -201,24 +201,26 @@ impl<R: Read + Seek> Archive<R> {
         let wide = array.numbers()?;
         let narrow: Vec<f32> = wide.iter().map(|&x| x as f32).collect();
         match narrow.iter().position(|x| !x.is_finite()) {
-            Some(flat) => Err(Problem::NotFinite { array: name, index: unravel(flat, &array.shape), got: wide[flat] }),
+            Some(flat) => {
+                Err(NpzProblem::NotFinite { array: name, index: unravel(flat, &array.shape), got: wide[flat] })
+            }
             None => Ok(Tensor { dtype, shape: array.shape, elements: Elements::Float(narrow) }),
         }
     }
 
     /// The scales of an int8 array of that many heads, one per head.
-    fn scales(&mut self, name: &'static str, heads: usize) -> Result<Vec<f32>, Problem> {
+    fn scales(&mut self, name: &'static str, heads: usize) -> Result<Vec<f32>, NpzProblem> {
         let array =
             self.array(name, "a float (float16, float32, float64) or an integer (int32, int64)", |kind, size| {
                 matches!((kind, size), (TypeChar::Float, 2 | 4 | 8) | (TypeChar::Int, 4 | 8))
             })?;
         let wide = array.numbers()?;
         if wide.len() != 1 && wide.len() != heads {
-            return Err(Problem::ScaleCount { scale: name, shape: array.shape, heads });
+            return Err(NpzProblem::ScaleCount { scale: name, shape: array.shape, heads });
         }
         let mut scales: Vec<f32> = wide.iter().map(|&x| x as f32).collect();
         if let Some(flat) = scales.iter().position(|&x| !(x > 0.0 && x.is_finite())) {
-            return Err(Problem::Scale { scale: name, index: unravel(flat, &array.shape), got: wide[flat] });
+            return Err(NpzProblem::Scale { scale: name, index: unravel(flat, &array.shape), got: wide[flat] });
         }
         if scales.len() == 1 {
             scales.resize(heads, scales[0]);
@@ -232,8 +234,8 @@ impl<R: Read + Seek> Archive<R> {
         name: &'static str,
         expected: &'static str,
         accepts: impl Fn(TypeChar, u64) -> bool,
-    ) -> Result<Array, Problem> {
-        let unreadable = |reason: String| Problem::Array { array: name, reason };
+    ) -> Result<Array, NpzProblem> {
+        let unreadable = |reason: String| NpzProblem::Array { array: name, reason };
         let mut member = self.member(name).map_err(unreadable)?;
         let size = member.size();
         let (header_bytes, header) = read_header(&mut member).map_err(unreadable)?;
@@ -242,10 +244,10 @@ impl<R: Read + Seek> Archive<R> {
         let dtype = descr.parse::<TypeStr>().ok().filter(|dtype| accepts(dtype.type_char(), dtype.size_field()));
         let Some(dtype) = dtype else {
             let got = descr.parse().map_or_else(|_| descr.escape_debug().to_string(), |dtype| dtype_name(&dtype));
-            return Err(Problem::DType { array: name, got, expected });
+            return Err(NpzProblem::DType { array: name, got, expected });
         };
         if shape.contains(&0) {
-            return Err(Problem::Empty { array: name, shape });
+            return Err(NpzProblem::Empty { array: name, shape });
         }
         // What the header claims is compared with what the archive claims, then with what is there: nothing is
         // allocated on the header's word.
@@ -261,7 +263,7 @@ impl<R: Read + Seek> Archive<R> {
             held = bytes.len() as u64;
         }
         if held != claimed {
-            return Err(Problem::Length {
+            return Err(NpzProblem::Length {
                 array: name,
                 dtype: dtype_name(&dtype),
                 shape,
@@ -288,9 +290,9 @@ struct Array {
 
 impl Array {
     /// The elements in C order, or `None` when they are not of type `T`.
-    fn decode<T: Deserialize + Clone>(&self) -> Result<Option<Vec<T>>, Problem> {
+    fn decode<T: Deserialize + Clone>(&self) -> Result<Option<Vec<T>>, NpzProblem> {
         let Ok(reader) = T::reader(&DType::new_scalar(self.dtype.clone())) else { return Ok(None) };
-        let unreadable = |reason: String| Problem::Array { array: self.name, reason };
+        let unreadable = |reason: String| NpzProblem::Array { array: self.name, reason };
         let mut elements = Vec::with_capacity(self.shape.iter().product());
         let mut rest = &self.bytes[..];
         while !rest.is_empty() {
@@ -305,7 +307,7 @@ impl Array {
     }
 
     /// The elements of any accepted type but int8, in C order. Integers above 2^53 are rounded.
-    fn numbers(&self) -> Result<Vec<f64>, Problem> {
+    fn numbers(&self) -> Result<Vec<f64>, NpzProblem> {
         fn wide<T>(elements: Vec<T>, widen: impl Fn(T) -> f64) -> Vec<f64> {
             elements.into_iter().map(widen).collect()
         }
@@ -317,7 +319,7 @@ impl Array {
             (_, 4) => self.decode::<i32>()?.map(|x| wide(x, f64::from)),
             _ => self.decode::<i64>()?.map(|x| wide(x, |x| x as f64)),
         };
-        elements.ok_or_else(|| Problem::Array { array: self.name, reason: format!("dtype {}", self.dtype) })
+        elements.ok_or_else(|| NpzProblem::Array { array: self.name, reason: format!("dtype {}", self.dtype) })
     }
 }
 
@@ -405,12 +407,12 @@ pub struct NpzError {
     /// Name of the file, or what [`read_from`] was given for it.
     pub file: String,
     /// What is wrong with it.
-    pub problem: Problem,
+    pub problem: NpzProblem,
 }
 
 /// What is wrong with an archive.
 #[derive(Debug)]
-pub enum Problem {
+pub enum NpzProblem {
     /// The file is missing or cannot be read.
     Io(io::Error),
     /// The file is not a zip archive.
@@ -532,7 +534,7 @@ pub enum Problem {
 impl Error for NpzError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.problem {
-            Problem::Io(error) => Some(error),
+            NpzProblem::Io(error) => Some(error),
             _ => None,
         }
     }
@@ -544,7 +546,7 @@ impl fmt::Display for NpzError {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for NpzProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "cannot read it: {error}"),

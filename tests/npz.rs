@@ -1,5 +1,4 @@
 //! `attn::npz` on archives written by numpy (`tests/npz/make.py`), on damaged ones and on hostile ones.
-#![cfg(feature = "cli")]
 
 use std::fmt::Debug;
 use std::io::{Cursor, Read, Write};

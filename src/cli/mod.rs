@@ -2,7 +2,7 @@
 
 mod validate;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -28,6 +28,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Validate(command) => command.run(),
     };
     result.unwrap_or_else(|error| {
+        // Whoever read the report has seen enough of it (`attn validate | head`).
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("attn: {error}");
         ExitCode::from(USAGE)
     })

@@ -11,11 +11,15 @@ use attn::{
     suite::{self, Case, CaseReport, Problem, Report},
 };
 use attn_ref::tolerance;
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 /// Compare a backend's int8 attention with float64 attention.
 ///
 /// Without --input: the built-in suite (the users' acceptance data, raw integers, real Whisper-base heads, hard cases).
+/// With it: the truth is float64 attention on the same int8 tensors, dequantised; the output scale its largest magnitude / 127.
 ///
 /// Exit status: 0 if every case passes, 1 if one fails, 2 for a usage or input error.
 #[derive(Args)]
@@ -29,8 +33,8 @@ pub(super) struct Validate {
     /// Validate on these tensors instead of the built-in suite.
     #[arg(long, value_name = "FILE.npz")]
     input: Option<PathBuf>,
-    /// What computes the integers: scalar (the specification).
-    #[arg(long, value_name = "NAME", default_value = "scalar")]
+    /// What computes the integers.
+    #[arg(long, value_name = "NAME", default_value = "scalar", value_parser = backends())]
     backend: BackendKind,
     /// Print one JSON object: version, backend, passed, and every figure of every case and head.
     #[arg(long)]
@@ -39,28 +43,33 @@ pub(super) struct Validate {
 
 impl Validate {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        let cases = match self.input {
+        let cases = match &self.input {
             None => suite::built_in(),
             Some(path) => {
-                let problem = Problem::from_file(npz::read(&path)?)?;
+                let problem = Problem::from_file(npz::read(path)?)?;
                 vec![Case {
                     group: "input",
                     name: path.display().to_string(),
                     tolerance: tolerance::TRUTH,
-                    problem: Box::new(move || Ok(problem.clone())),
+                    beside: None,
+                    problem: Box::new(move || Ok(problem)),
                 }]
             }
         };
         let mut backend = self.backend.open();
         let mut out = io::stdout().lock();
         if !self.json {
-            writeln!(out, "backend: {}\n{}", backend.name(), CaseReport::HEADING)?;
+            writeln!(out, "backend: {}\n{}", backend.name(), CaseReport::heading())?;
         }
         let mut reports = Vec::with_capacity(cases.len());
-        for case in &cases {
-            let report = suite::run(case, &mut *backend).map_err(|error| format!("{}: {error}", case.name))?;
+        for case in cases {
+            let name = case.name.clone();
+            let report = suite::run(case, &mut *backend).map_err(|error| format!("{name}: {error}"))?;
             if !self.json {
                 writeln!(out, "{report}")?;
+                if self.input.is_some() && report.heads > 1 {
+                    report.heads().try_for_each(|head| writeln!(out, "{head}"))?;
+                }
             }
             reports.push(report);
         }
@@ -73,4 +82,9 @@ impl Validate {
         }
         Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// Accepts the names of the backends there are.
+fn backends() -> impl TypedValueParser<Value = BackendKind> {
+    PossibleValuesParser::new(BackendKind::ALL.map(BackendKind::name)).try_map(|name| name.parse::<BackendKind>())
 }

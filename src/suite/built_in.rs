@@ -19,6 +19,7 @@ pub fn built_in() -> Vec<Case> {
         group: "acceptance",
         name: "numpy seed 42, truncated to int8".to_owned(),
         tolerance: tolerance::ACCEPTANCE,
+        beside: Some(tolerance::USERS),
         problem: Box::new(acceptance),
     }];
     raw_integers(&mut cases);
@@ -77,6 +78,7 @@ fn raw_integers(cases: &mut Vec<Case>) {
             group: "raw integers",
             name: format!("[{low}, {high}], scales 1"),
             tolerance,
+            beside: None,
             problem: Box::new(move || {
                 let mut random = Random::new(u64::from(i8::unsigned_abs(low)));
                 let mut tensor = || random.int8(64 * 64, low, high);
@@ -88,39 +90,27 @@ fn raw_integers(cases: &mut Vec<Case>) {
 
 /// Real heads: every layer's 64×64 tiles along the diagonal, and one whole head.
 fn whisper(cases: &mut Vec<Case>) {
-    const TILE: usize = 64;
+    let mut push = |group, name, layer, tile| {
+        let problem = Box::new(move || whisper_problem(layer, tile));
+        cases.push(Case { group, name, tolerance: tolerance::TRUTH, beside: None, problem });
+    };
     for layer in 0..6 {
-        let mut push = |name: String, problem: Box<dyn Fn() -> Result<Problem, ProblemError>>| {
-            cases.push(Case { group: "whisper", name, tolerance: tolerance::TRUTH, problem });
-        };
-        let head = move |tensor: &[f32], inputs: &npz::Inputs| {
-            let len = inputs.keys * inputs.dim;
-            tensor[layer * len..][..len].to_vec()
-        };
-        push(
-            format!("layer {layer}, 64x64 tiles"),
-            Box::new(move || {
-                let (inputs, floats) = floats(&WHISPER)?;
-                let tiles = inputs.keys / TILE;
-                let cut = |tensor| {
-                    let mut head = head(tensor, inputs);
-                    head.truncate(tiles * TILE * inputs.dim);
-                    head
-                };
-                let tensors = Qkv { query: cut(&floats.query), key: cut(&floats.key), value: cut(&floats.value) };
-                Problem::quantised(Floats { heads: tiles, kv_heads: tiles, dim: inputs.dim, tensors })
-            }),
-        );
-        push(
-            format!("layer {layer}, whole head"),
-            Box::new(move || {
-                let (inputs, floats) = floats(&WHISPER)?;
-                let cut = |tensor| head(tensor, inputs);
-                let tensors = Qkv { query: cut(&floats.query), key: cut(&floats.key), value: cut(&floats.value) };
-                Problem::quantised(Floats { heads: 1, kv_heads: 1, dim: inputs.dim, tensors })
-            }),
-        );
+        push("whisper tiles", format!("layer {layer}, 64x64 along the diagonal"), layer, Some(64));
     }
+    for layer in 0..6 {
+        push("whisper heads", format!("layer {layer}, 1500 frames"), layer, None);
+    }
+}
+
+/// The head of a layer, whole or as tiles of so many frames, each quantised by itself.
+fn whisper_problem(layer: usize, tile: Option<usize>) -> Result<Problem, ProblemError> {
+    let (inputs, floats) = floats(&WHISPER)?;
+    let (frames, dim) = (inputs.keys, inputs.dim);
+    let tile = tile.unwrap_or(frames);
+    let heads = frames / tile;
+    let cut = |tensor: &[f32]| tensor[layer * frames * dim..][..heads * tile * dim].to_vec();
+    let tensors = Qkv { query: cut(&floats.query), key: cut(&floats.key), value: cut(&floats.value) };
+    Problem::quantised(Floats { heads, kv_heads: heads, dim, tensors })
 }
 
 /// Queries of the hard cases: a row block and a ragged one.
@@ -131,11 +121,11 @@ const KEYS: usize = 1500;
 /// What breaks integer attention: extreme scales, attention sinks, long and ragged sequences, masks, dimensions.
 fn hard(cases: &mut Vec<Case>) {
     let mut seed = 1000;
-    let mut push = |name: String, problem: Box<dyn Fn(Random) -> Result<Problem, ProblemError>>| {
+    let mut push = |name: String, problem: Box<dyn FnOnce(Random) -> Result<Problem, ProblemError>>| {
         seed += 1;
         let random = Random::new(seed);
-        let problem = Box::new(move || problem(random.clone()));
-        cases.push(Case { group: "hard", name, tolerance: tolerance::TRUTH, problem });
+        let problem = Box::new(move || problem(random));
+        cases.push(Case { group: "hard", name, tolerance: tolerance::TRUTH, beside: None, problem });
     };
 
     push(
@@ -164,11 +154,15 @@ fn hard(cases: &mut Vec<Case>) {
         );
     }
     push(
-        "outlier channels x 12".to_owned(),
+        "three outlier channels x 12".to_owned(),
         Box::new(|mut random| {
             let mut tensors = random.tensors(QUERIES, KEYS, 64);
             for rows in [&mut tensors.query, &mut tensors.key, &mut tensors.value] {
-                rows.chunks_exact_mut(64).for_each(|row| row[17] *= 12.0);
+                for row in rows.chunks_exact_mut(64) {
+                    for channel in [3, 17, 40] {
+                        row[channel] *= 12.0;
+                    }
+                }
             }
             one_head(64, tensors)
         }),
@@ -177,14 +171,23 @@ fn hard(cases: &mut Vec<Case>) {
         for (place, at) in [("first", 0), ("middle", KEYS / 2), ("last", KEYS - 1)] {
             push(
                 format!("sink of {nats} nats, {place} of {KEYS} keys"),
-                Box::new(move |mut random| one_head(64, random.sinks(KEYS, &[at], nats, 1.0))),
+                Box::new(move |mut random| one_head(64, random.sinks(KEYS, &[at], nats, 1.0, 1.0))),
+            );
+        }
+    }
+    // As language models have them: the output scale is that of the little that is left.
+    for (nats, value) in [(9.0, 0.0), (11.0, 0.0), (11.0, 0.02)] {
+        for (place, at) in [("first", 0), ("middle", KEYS / 2), ("last", KEYS - 1)] {
+            push(
+                format!("sink of {nats} nats and value x {value}, {place} of {KEYS} keys"),
+                Box::new(move |mut random| one_head(64, random.sinks(KEYS, &[at], nats, 0.5, value))),
             );
         }
     }
     for (place, at) in [("first", 0), ("middle", 32_768), ("last", 65_535)] {
         push(
             format!("sink of 14 nats, {place} of 65536 keys"),
-            Box::new(move |mut random| one_head(64, random.sinks(65_536, &[at], 14.0, 1.0))),
+            Box::new(move |mut random| one_head(64, random.sinks(65_536, &[at], 14.0, 1.0, 1.0))),
         );
     }
     // Sinks whose neighbours all round alike: what 8-bit probabilities alone lose.
@@ -194,7 +197,7 @@ fn hard(cases: &mut Vec<Case>) {
                 format!("{sinks} sinks of {nats} nats, flat, 192 keys"),
                 Box::new(move |mut random| {
                     let at: Vec<usize> = (70..70 + sinks).collect();
-                    one_head(64, random.sinks(192, &at, nats, 0.1))
+                    one_head(64, random.sinks(192, &at, nats, 0.1, 1.0))
                 }),
             );
         }
@@ -218,7 +221,7 @@ fn hard(cases: &mut Vec<Case>) {
     );
 }
 
-fn masks(push: &mut impl FnMut(String, Box<dyn Fn(Random) -> Result<Problem, ProblemError>>)) {
+fn masks(push: &mut impl FnMut(String, Box<dyn FnOnce(Random) -> Result<Problem, ProblemError>>)) {
     let masks = [
         ("mask: 1236 valid keys", KEYS, OwnedMask { valid_keys: Some(1236), ..OwnedMask::default() }),
         ("mask: causal", QUERIES, OwnedMask { causal: Some(0), ..OwnedMask::default() }),
@@ -273,8 +276,9 @@ impl Random {
         Qkv { query: self.normal(queries * dim), key: self.normal(keys * dim), value: self.normal(keys * dim) }
     }
 
-    /// Keys `at` score `nats` for every query; the others score as random keys times `spread`.
-    fn sinks(&mut self, keys: usize, at: &[usize], nats: f32, spread: f32) -> Qkv<Vec<f32>> {
+    /// Keys `at` score `nats` for every query, their values are multiplied by `value`; the others score as random keys times
+    /// `spread`.
+    fn sinks(&mut self, keys: usize, at: &[usize], nats: f32, spread: f32, value: f32) -> Qkv<Vec<f32>> {
         // Queries share this component along the first axis, in which the other keys have none.
         const SHARED: f32 = 4.0;
         let dim = 64;
@@ -282,8 +286,12 @@ impl Random {
         for query in tensors.query.chunks_exact_mut(dim) {
             query[0] = SHARED;
         }
-        for (j, key) in tensors.key.chunks_exact_mut(dim).enumerate() {
+        let rows = tensors.key.chunks_exact_mut(dim).zip(tensors.value.chunks_exact_mut(dim));
+        for (j, (key, values)) in rows.enumerate() {
             if at.contains(&j) {
+                for v in values {
+                    *v *= value;
+                }
                 key.fill(0.0);
                 key[0] = nats * (dim as f32).sqrt() / SHARED;
             } else {

@@ -9,7 +9,7 @@ mod problem;
 mod report;
 
 pub use built_in::built_in;
-pub use problem::{Expectation, OwnedMask, Problem, ProblemError};
+pub use problem::{Expectation, OwnedMask, Problem, ProblemError, calibrated_scale};
 pub use report::{CaseReport, HeadReport, Report};
 
 use std::time::Instant;
@@ -26,15 +26,17 @@ pub struct Case {
     pub name: String,
     /// What its figures must reach.
     pub tolerance: Tolerance,
+    /// Other limits that the report shows beside them.
+    pub beside: Option<Tolerance>,
     /// Makes the problem; only when it is run, because all of them together are large.
-    pub problem: Box<dyn Fn() -> Result<Problem, ProblemError>>,
+    pub problem: Box<dyn FnOnce() -> Result<Problem, ProblemError>>,
 }
 
 /// Runs one case on a backend and compares with the truth.
 ///
 /// # Errors
 /// A problem that cannot be made or that the backend refuses.
-pub fn run(case: &Case, backend: &mut dyn Backend) -> Result<CaseReport, ProblemError> {
+pub fn run(case: Case, backend: &mut dyn Backend) -> Result<CaseReport, ProblemError> {
     let problem = (case.problem)()?;
     let prepared = problem.prepare()?;
 
@@ -72,8 +74,9 @@ pub fn run(case: &Case, backend: &mut dyn Backend) -> Result<CaseReport, Problem
     violations.splice(0..0, judge(&case.tolerance, &overall).iter().map(Violation::to_string));
     Ok(CaseReport {
         group: case.group,
-        name: case.name.clone(),
+        name: case.name,
         tolerance: case.tolerance,
+        beside: case.beside,
         heads: problem.heads,
         kv_heads: problem.kv_heads,
         queries: problem.queries,

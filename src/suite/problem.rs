@@ -2,7 +2,10 @@
 
 use std::{error::Error, fmt};
 
-use attn_fixed::{Heads, Inputs, Mask, ParameterError, Parameters, QuantiseError, Scales, quantise_heads};
+use attn_fixed::{
+    AttentionError, Heads, Inputs, MAX_KEYS, Mask, ParameterError, Parameters, QuantiseError, Scales, quantise_heads,
+    scale::MAX_GAIN,
+};
 use attn_ref::{MetricsError, TruthError, attention_head, round_to_i8};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
@@ -185,6 +188,9 @@ impl Problem {
 
     /// The truth of every head, and the parameters with the output scale that follows from it. Heads run in parallel.
     pub(super) fn prepare(&self) -> Result<Prepared, ProblemError> {
+        if self.keys > MAX_KEYS {
+            return Err(BackendError::from(AttentionError::TooManyKeys { got: self.keys }).into());
+        }
         let heads: Vec<_> = (0..self.heads).into_par_iter().map(|h| self.prepare_head(h)).collect::<Result<_, _>>()?;
         let (parameters, truth): (Vec<_>, Vec<_>) = heads.into_iter().unzip();
         Ok(Prepared { parameters, truth: truth.concat() })
@@ -192,7 +198,9 @@ impl Problem {
 
     fn prepare_head(&self, h: usize) -> Result<(Parameters, Vec<f64>), ProblemError> {
         let kv = h / (self.heads / self.kv_heads);
-        let scales = [self.scales.query[h], self.scales.key[kv], self.scales.value[kv]];
+        let scales @ [query, key, value] = [self.scales.query[h], self.scales.key[kv], self.scales.value[kv]];
+        // What attention refuses is refused before the truth is computed, which takes its time.
+        Parameters::new(self.dim, Scales { query, key, value, out: value })?;
         let (query_len, key_len) = (self.queries * self.dim, self.keys * self.dim);
         let starts = [h * query_len, kv * key_len, kv * key_len];
         let lens = [query_len, key_len, key_len];
@@ -209,17 +217,18 @@ impl Problem {
             }
         };
         let truth = self.truth(&tensors)?;
-        let out = match self.expectation {
-            Expectation::Integers => 1.0,
-            Expectation::Dequantised | Expectation::Floats(_) => {
-                let largest = truth.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
-                // No visible key, or values of zero: any scale will do.
-                if largest == 0.0 { scales[2] } else { (largest / 127.0) as f32 }
+        let largest = truth.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+        let (out, step) = match self.expectation {
+            Expectation::Integers => (1.0, 1.0),
+            // The users' own step is not rounded to f32: the largest element is 127 after truncation, too.
+            Expectation::Floats(_) => ((largest / 127.0) as f32, largest / 127.0),
+            Expectation::Dequantised => {
+                let out = calibrated_scale(largest, value);
+                (out, f64::from(out))
             }
         };
-        let [query, key, value] = scales;
         let parameters = Parameters::new(self.dim, Scales { query, key, value, out })?;
-        Ok((parameters, truth.into_iter().map(|x| x / f64::from(out)).collect()))
+        Ok((parameters, truth.into_iter().map(|x| x / step).collect()))
     }
 
     /// Float64 attention of one head.
@@ -231,6 +240,17 @@ impl Problem {
         let truth = attention_head(view(0), view(1), view(2), scale, &self.mask.as_mask(self.keys))?;
         Ok(truth.into_raw_vec_and_offset().0)
     }
+}
+
+/// The output scale with which the largest magnitude of the truth becomes 127.
+///
+/// Where next to nothing is left of the values, because they cancel or no key is visible, it is the smallest scale that
+/// attention takes with values of scale `value`.
+#[must_use]
+pub fn calibrated_scale(largest: f64, value: f32) -> f32 {
+    let smallest = f64::from(value) / MAX_GAIN;
+    // Rounding must not carry the quotient above MAX_GAIN.
+    ((largest / 127.0).max(smallest * (1.0 + 1e-6)) as f32).max(f32::MIN_POSITIVE)
 }
 
 /// Why a problem could not be made or solved.

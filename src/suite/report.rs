@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use attn_ref::{Accumulator, Comoments, Metrics, MetricsError, Tolerance, correlation_loss, tolerance};
+use attn_ref::{Accumulator, Comoments, Metrics, MetricsError, Tolerance, correlation_loss};
 use serde::Serialize;
 
 /// The figures of one head, or of all heads together.
@@ -53,6 +53,8 @@ pub struct CaseReport {
     pub seconds: f64,
     /// The limits.
     pub tolerance: Tolerance,
+    /// Limits of others, for comparison.
+    pub beside: Option<Tolerance>,
     /// Over all heads together.
     pub overall: HeadReport,
     /// Of each head alone.
@@ -63,39 +65,79 @@ pub struct CaseReport {
     pub passed: bool,
 }
 
+impl HeadReport {
+    /// The heading of [`Display`](fmt::Display)'s columns: loss is the correlation loss, ranges are got / expected.
+    pub const HEADING: &str = "  corr.     loss    MAE   RMSE    equal       ±1       ±5  max      range / expected";
+}
+
+impl fmt::Display for HeadReport {
+    /// One row of figures; less than all is never printed as all.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let m = &self.metrics;
+        write!(
+            f,
+            "{:>7} {:>8.6} {:>6.3} {:>6.3} {:>6} % {:>6} % {:>6} % {:>4} {:>5}..{:<4}/{:>5}..{:<4}",
+            correlation(m),
+            self.correlation_loss,
+            m.mae,
+            m.rmse,
+            percent(m.equal),
+            percent(m.within_1),
+            percent(m.within_5),
+            m.max_error,
+            m.got_range.0,
+            m.got_range.1,
+            m.expected_range.0,
+            m.expected_range.1,
+        )?;
+        if m.non_finite > 0 {
+            write!(f, " {} NaN or infinite", m.non_finite)?;
+        }
+        Ok(())
+    }
+}
+
+/// The correlation with five decimals, cut: 1 only for equal outputs (rounding alone may leave equal ones below 1).
+fn correlation(metrics: &Metrics) -> String {
+    match metrics.correlation {
+        Some(_) if metrics.max_error == 0.0 => "1.00000".to_owned(),
+        Some(correlation) => format!("{:.5}", (correlation * 1e5).floor() / 1e5),
+        None => "-".to_owned(),
+    }
+}
+
+/// Per cent with two decimals, cut.
+fn percent(share: f64) -> String {
+    format!("{:.2}", (share * 1e4).floor() / 1e2)
+}
+
 impl CaseReport {
     /// The heading of [`Display`](fmt::Display)'s columns.
-    pub const HEADING: &str = "case                                              heads x queries x keys x dim    \
-        corr.   MAE   equal     ±1      ±5   max       range   verdict";
+    #[must_use]
+    pub fn heading() -> String {
+        format!("{:<59}{:>24} {}  verdict", "case", "heads x queries x keys x dim", HeadReport::HEADING)
+    }
+
+    /// The rows of each head alone.
+    pub fn heads(&self) -> impl Iterator<Item = String> {
+        let label = |h| format!("    head {h}");
+        self.per_head.iter().enumerate().map(move |(h, head)| format!("{:<88}{head}", label(h)))
+    }
 }
 
 impl fmt::Display for CaseReport {
     /// One line, and one more for each violation.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Metrics { mae, equal, within_1, within_5, max_error, got_range: (low, high), .. } = self.overall.metrics;
+        let name = format!("{}: {}", self.group, self.name);
         let shape = format!("{} x {} x {} x {}", self.heads, self.queries, self.keys, self.dim);
-        let correlation = match self.overall.metrics.correlation {
-            // Below 1 is never printed as 1.
-            Some(c) => format!("{:.5}", (c * 1e5).floor() / 1e5),
-            None => "-".to_owned(),
-        };
-        let share = |x: f64| format!("{:.2} %", floor(x));
-        write!(
-            f,
-            "{:<49} {shape:>28} {correlation:>8} {mae:>5.3} {:>8}{:>9}{:>9} {max_error:>4} {low:>5}..{high:<5} {}",
-            format!("{}: {}", self.group, self.name),
-            share(equal),
-            share(within_1),
-            share(within_5),
-            if self.passed { "pass" } else { "FAIL" }
-        )?;
+        let verdict = if self.passed { "pass" } else { "FAIL" };
+        write!(f, "{name:<61} {shape:>25} {}  {verdict}", self.overall)?;
         for violation in &self.violations {
             write!(f, "\n    {violation}")?;
         }
-        if self.tolerance == tolerance::ACCEPTANCE {
-            let violations = tolerance::USERS.check(&self.overall.metrics, None);
-            let verdict = if violations.is_empty() { "met" } else { "NOT met" };
-            write!(f, "\n    users' thresholds, {}: {verdict}", limits(&tolerance::USERS))?;
+        if let Some(beside) = self.beside {
+            let met = if beside.check(&self.overall.metrics, None).is_empty() { "met" } else { "NOT met" };
+            write!(f, "\n    thresholds of the {}, {}: {met}", beside.name, limits(&beside))?;
             write!(f, "\n    required here, {}", limits(&self.tolerance))?;
         }
         Ok(())
@@ -142,39 +184,38 @@ impl Report {
 }
 
 impl fmt::Display for Report {
-    /// A line for each group, and the count.
+    /// A line for each group, of the worst head of each, and the count.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<14}{SUMMARY_HEADING}", "per head")?;
+        writeln!(
+            f,
+            "{:<15}cases  heads  worst head: corr.      loss    MAE     equal        ±1        ±5  max   mean equal",
+            "group"
+        )?;
         for group in self.cases.chunk_by(|a, b| a.group == b.group) {
             let heads = || group.iter().flat_map(|case| &case.per_head);
             let least = |figure: fn(&Metrics) -> f64| heads().map(|h| figure(&h.metrics)).fold(f64::INFINITY, f64::min);
             let most = |figure: fn(&HeadReport) -> f64| heads().map(figure).fold(f64::NEG_INFINITY, f64::max);
-            let equal = heads().map(|h| h.metrics.equal).sum::<f64>() / heads().count() as f64;
+            // Correlations that are not defined (constant outputs) do not count.
+            let defined = heads().filter(|h| h.metrics.correlation.is_some());
+            let lowest =
+                defined.min_by(|a, b| a.metrics.correlation.partial_cmp(&b.metrics.correlation).expect("numbers"));
             writeln!(
                 f,
-                "{:<14}{:>6}{:>7}{:>11.5}{:>9.3}{:>9.2} %{:>10.2} %{:>10.2} %{:>10}{:>13.6}",
+                "{:<14}{:>6}{:>7}{:>19}{:>10.6}{:>7.3}{:>8} %{:>8} %{:>8} %{:>5}{:>11} %",
                 group[0].group,
                 group.len(),
                 heads().count(),
-                least(|m| m.correlation.unwrap_or(1.0)),
-                most(|h| h.metrics.mae),
-                equal * 100.0,
-                floor(least(|m| m.within_1)),
-                floor(least(|m| m.within_5)),
-                most(|h| h.metrics.max_error),
+                lowest.map_or_else(|| "-".to_owned(), |head| correlation(&head.metrics)),
                 most(|h| h.correlation_loss),
+                most(|h| h.metrics.mae),
+                percent(least(|m| m.equal)),
+                percent(least(|m| m.within_1)),
+                percent(least(|m| m.within_5)),
+                most(|h| h.metrics.max_error),
+                percent(heads().map(|h| h.metrics.equal).sum::<f64>() / heads().count() as f64),
             )?;
         }
         let (all, passed) = (self.cases.len(), self.cases.iter().filter(|case| case.passed).count());
         write!(f, "backend {}: {passed} of {all} cases passed", self.backend)
     }
-}
-
-/// The columns of the summary.
-const SUMMARY_HEADING: &str =
-    " cases  heads  min corr.  max MAE  mean equal    min ±1      min ±5    max err.  max corr. loss";
-
-/// Per cent, cut to two decimals: less than all is never printed as 100.
-fn floor(share: f64) -> f64 {
-    (share * 1e4).floor() / 1e2
 }

@@ -89,7 +89,7 @@ pub(crate) fn lint(run: &mut Run) -> Result<(), String> {
     run.cargo(&["fmt", "--all", "--check"])?;
     run.cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     run.cargo(&["clippy", "--package", "attn", "--lib", "--no-default-features", "--", "--deny", "warnings"])?;
-    let mut doc = run.command("cargo", &["doc", "--workspace", "--no-deps", "--document-private-items"]);
+    let mut doc = run.command(&Run::cargo_program(), &["doc", "--workspace", "--no-deps", "--document-private-items"]);
     doc.env("RUSTDOCFLAGS", "--deny warnings");
     run.run(doc)
 }

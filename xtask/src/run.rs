@@ -70,10 +70,14 @@ impl Run {
         command
     }
 
+    /// The `cargo` that runs this.
+    pub(crate) fn cargo_program() -> String {
+        std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+    }
+
     /// `cargo` with these arguments.
     pub(crate) fn cargo(&mut self, arguments: &[&str]) -> Result<(), String> {
-        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-        let command = self.command(&cargo, arguments);
+        let command = self.command(&Self::cargo_program(), arguments);
         self.run(command)
     }
 

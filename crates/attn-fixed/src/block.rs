@@ -97,7 +97,7 @@ pub fn distance(parameters: &Parameters, below: i32) -> Distance {
     let shift = parameters.score_shift();
     let narrow = (below >> shift.max(0)).min(u16::MAX.into()) as u32;
     let product = narrow * u32::from(parameters.score_multiplier().to_bits());
-    // Saturates at 16 octaves or more, where a probability is 0.
+    // Saturates not below 15.99 octaves, where a probability is 0.
     Distance::from_bits((product >> (16 + shift.min(0))).min(u16::MAX.into()) as u16)
 }
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a caller's input. Every variant carries what was given and what is accepted.
+//! What can be wrong with a caller's input. Every variant carries what was given, every message says what is accepted.
 
 use core::{error::Error, fmt};
 

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | float tensors become int8 and a scale | [`quantise`](mod@quantise) |
 //! | the scales become fixed-point [`Parameters`] | [`scale`] |
-//! | each query meets the keys in blocks of [`BLOCK`]: scores, their maximum, probabilities relative to it | [`block`], [`exp2`](mod@exp2) |
+//! | each query meets the keys in blocks of [`BLOCK`]: scores, their maximum, weights relative to it | [`block`], [`exp2`](mod@exp2) |
 //! | the blocks are merged into a row | [`row`] |
 //! | the row is divided by its sum and becomes int8 | [`requantise`] |
 //!
@@ -24,7 +24,9 @@
 //! - **Accuracy.** At least 99.9 % of elements within ±1 of float64 attention on the same int8 tensors, rounded to int8
 //!   (`attn validate` shows it; `docs/arithmetic.md` has the measurements behind each width).
 //! - **Overflow.** None, for any input: `const` assertions beside each step state the bounds.
-//! - **Errors.** Every wrong input is a typed error with what was given and what is accepted; nothing panics.
+//! - **Errors.** Every wrong input of [`attend`], [`attend_tile`], [`Heads`], [`Parameters`] and the quantisers is a typed error
+//!   with what was given and what is accepted; they never panic. The single steps, which are public for backends and
+//!   their tests, state the ranges that they rely on.
 #![no_std]
 #![forbid(unsafe_code)]
 

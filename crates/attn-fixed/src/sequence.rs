@@ -79,11 +79,29 @@ pub fn attend(
     out: &mut [i8],
 ) -> Result<(), AttentionError> {
     let dim = parameters.dim();
-    let (_, keys) = inputs.check(dim, mask, out.len())?;
+    inputs.check(dim, mask, out.len())?;
     let expected = scratch_len(dim);
     let Some(scratch) = scratch.get_mut(..expected) else {
         return Err(AttentionError::Scratch { got: scratch.len(), expected });
     };
+    attend_rows(dim, parameters, inputs, mask, scratch, out);
+    Ok(())
+}
+
+/// Checked attention: each query meets the keys block by block.
+///
+/// `dim` stands apart from the parameters, so that a tile's loops have the length that the compiler knows.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "a tile passes its dimension as a constant")]
+pub(crate) fn attend_rows(
+    dim: usize,
+    parameters: &Parameters,
+    inputs: Inputs<'_>,
+    mask: &Mask<'_>,
+    scratch: &mut [i32],
+    out: &mut [i8],
+) {
+    let keys = inputs.key.len() / dim;
     let rows = inputs.query.chunks_exact(dim).zip(out.chunks_exact_mut(dim));
     for (i, (query, out)) in rows.enumerate() {
         let mut row = Row::new(scratch);
@@ -95,5 +113,4 @@ pub fn attend(
         }
         row.finish(parameters, out);
     }
-    Ok(())
 }

@@ -1,9 +1,9 @@
 //! The tile: attention whose shape the compiler knows.
 
-use crate::{AttentionError, Inputs, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, Parameters, attend, scratch_len};
+use crate::{AttentionError, Inputs, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, Parameters, scratch_len, sequence::attend_rows};
 
 /// `out = softmax(q·kᵀ / √D) · v` for `M` queries and `N` keys of dimension `D`, masked: the same bits as
-/// [`attend`], with the scratch memory on the stack and the shape checked when the program is compiled.
+/// [`attend`](crate::attend), with the scratch memory on the stack and the shape checked when the program is compiled.
 ///
 /// # Errors
 /// Parameters for another dimension than `D`, or a mask that is not `M` × `N`; `out` is then untouched.
@@ -37,12 +37,14 @@ pub fn attend_tile<const M: usize, const N: usize, const D: usize>(
         assert!(M >= 1, "a tile has at least one query");
         assert!(N >= 1 && N <= MAX_KEYS, "a tile has 1 to MAX_KEYS keys");
         assert!(D >= MIN_DIM && D <= MAX_DIM, "a tile's dimension is MIN_DIM to MAX_DIM");
+        assert!(scratch_len(D) == 2 * D, "the scratch memory below");
     }
     if parameters.dim() != D {
         return Err(AttentionError::Dim { got: D, expected: parameters.dim() });
     }
-    let mut scratch = [[0; D]; 2];
-    const { assert!(scratch_len(D) == 2 * D) };
     let inputs = Inputs { query: query.as_flattened(), key: key.as_flattened(), value: value.as_flattened() };
-    attend(parameters, inputs, mask, scratch.as_flattened_mut(), out.as_flattened_mut())
+    inputs.check(D, mask, M * D)?;
+    let mut scratch = [[0; D]; 2];
+    attend_rows(D, parameters, inputs, mask, scratch.as_flattened_mut(), out.as_flattened_mut());
+    Ok(())
 }

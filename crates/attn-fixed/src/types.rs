@@ -12,7 +12,7 @@ use fixed::{
 pub type ScoreMultiplier = U0F16;
 
 /// How far a score lies below its block's maximum, in octaves (`log2` of a ratio of probabilities), in `[0, 32)`,
-/// saturated at 16 octaves or more, where the probability is 0.
+/// saturated not below 15.99 octaves, where a power is 0 or 1 and a probability 0.
 pub type Distance = U5F11;
 
 /// Weight of a key relative to the largest of its block, `2^-distance` in `[0, 255/256]`, as computed: in 16-bit signed
