@@ -1,18 +1,20 @@
-"""Compares numpy's output bits with the snapshots of the Rust tests: python tests/numpy/check.py
+"""Compares numpy's output bits with the snapshots of the Rust tests and the vectors of attn-fixed: python tests/numpy/check.py
 
-Exit status 1 if a snapshot is missing or differs.
+Exit status 1 if one is missing or differs.
 """
 
+import csv
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from model import attention, quantise
+from model import attention, exp2, quantise
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "src" / "suite" / "data"
 SNAPSHOTS = ROOT / "tests" / "snapshots"
+VECTORS = ROOT / "crates" / "attn-fixed" / "vectors"
 
 
 def quantise_acceptance(x):
@@ -47,10 +49,45 @@ def compare(name, out):
     return f"differs in {unequal} of {out.size}" if unequal else "equal"
 
 
+def vector(name):
+    with (VECTORS / f"{name}.csv").open() as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def numbers(tensor, rows, dim):
+    x = (np.arange(rows * dim, dtype=np.uint32) + np.uint32(tensor << 24)) * np.uint32(0x9E3779B1)
+    x = (x ^ x >> 15) * np.uint32(0x85EBCA77)
+    return ((x ^ x >> 13) >> 24).astype(np.uint8).view(np.int8).reshape(rows, dim)
+
+
+def attention_hash(case):
+    """FNV-1a of the attention that a line of attention.csv describes; the file says how."""
+    integers = "dim queries keys shift first sinks height valid causal runs"
+    dim, queries, keys, shift, first, sinks, height, valid, causal, runs = (int(case[x]) for x in integers.split())
+    q, k, v = numbers(0, queries, dim) >> shift, numbers(1, keys, dim) >> shift, numbers(2, keys, dim)
+    q[:, 0], k[:, 0] = 127, 0
+    k[first : first + sinks, 0] = height
+    i, j = np.ogrid[:queries, :keys]
+    mask = (j < valid) & (j <= i + causal) & ((i + j) >> runs & 1 == 0)
+    hash = 0xCBF29CE484222325
+    for byte in attention(q, k, v, [case[x] for x in ("query", "key", "value", "out")], mask).tobytes():
+        hash = (hash ^ byte) * 0x100000001B3 % 2**64
+    return f"{hash:016x}"
+
+
+def vectors():
+    t = np.arange(2048)
+    expected = [(int(line["distance"]), int(line["probability"])) for line in vector("exp2")]
+    yield "exp2.csv", "equal" if expected == list(zip(t, exp2(t), strict=True)) else "differs"
+    for n, case in enumerate(vector("attention"), 1):
+        got = attention_hash(case)
+        yield f"attention.csv, case {n}", "equal" if got == case["fnv1a"] else f"differs: numpy has {got}"
+
+
 def main():
-    results = [(name, compare(name, out)) for name, out in outputs()]
+    results = [(name, compare(name, out)) for name, out in outputs()] + list(vectors())
     for name, result in results:
-        print(f"{name:22}{result}")
+        print(f"{name:24}{result}")
     sys.exit(any(result != "equal" for _, result in results))
 
 

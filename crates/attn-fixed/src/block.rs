@@ -130,12 +130,33 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_score() {
+        let (lowest, highest) = ([i8::MIN; MAX_DIM], [i8::MAX; MAX_DIM]);
+        let mut got = [0; 2];
+        scores(&lowest, [lowest, highest].as_flattened(), &mut got);
+        assert_eq!(got, [MAX_SCORE, -127 * 128 * 256]);
+    }
+
+    #[test]
     fn every_fraction_is_within_its_range() {
         for bits in 0..2048 {
             let got = f64::from(fraction(Distance::from_bits(bits)));
             let exact = 255.0 / 256.0 * (-f64::from(bits) / 2048.0).exp2();
             assert!((255.0..=510.0).contains(&(got * 512.0)), "{bits}: {got}");
             assert!((got - exact).abs() <= 0.6 / 512.0, "{bits}: {got} is not {exact}");
+        }
+    }
+
+    #[test]
+    fn every_maximum_is_its_octaves_rounded_up_and_a_fraction() {
+        // One score unit is one step of a distance.
+        let p = parameters(64, 8.0 / 2048.0 / std::f32::consts::LOG2_E);
+        for maximum in -10_000..=10_000_i32 {
+            let mut scores = [MAX_SCORE; BLOCK];
+            scores[7] = maximum;
+            let got = Weights::new(&p, &scores, 1 << 7);
+            assert_eq!(got.exponent, (f64::from(maximum) / 2048.0).ceil() as i32, "{maximum}");
+            assert_eq!(got.fraction, fraction(Distance::from_bits((got.exponent * 2048 - maximum) as u16)));
         }
     }
 
@@ -212,6 +233,15 @@ mod tests {
             *power = Power::from_bits((20 << 7) - 32);
         }
         assert_eq!(weights(even).far(all), 0);
+        // An error of exactly 1/256 is allowed: 640 of 1280 · 128 power steps, 63 + 18 · 32 and the rest.
+        for (rest, expected) in [(1, 0), (2, 1 << 1)] {
+            let mut powers = [power(20 << 7); BLOCK];
+            powers[1] = power(63);
+            powers[2] = power(40 << 7);
+            powers[3..21].fill(power((20 << 7) + 32));
+            powers[21] = power((20 << 7) + rest);
+            assert_eq!(weights(powers).far(all), expected, "{rest}");
+        }
         // The boundaries: a sum of DOMINATED_BELOW is enough, and four octaves below is not far.
         let mut edge = [power(17 << 7); BLOCK];
         assert_eq!(weights(edge).far(all), 0);

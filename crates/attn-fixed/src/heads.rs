@@ -79,7 +79,7 @@ impl<'a> Heads<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Scales;
+    use crate::{MaskError, Scales};
 
     extern crate std;
     use std::vec::Vec;
@@ -130,5 +130,12 @@ mod tests {
             let mut out = std::vec![0; out];
             assert_eq!(heads.split(&mut out).err(), Some(expected));
         }
+        let odd = Inputs { query: &zeros[..16], key: &zeros[..16], value: &zeros[..17] };
+        let expected = AttentionError::Heads { tensor: Tensor::Value, got: 17, heads: 2 };
+        assert_eq!(heads(&two, 2, odd).split(&mut [0; 16]).err(), Some(expected));
+        let masks = [Mask::new().valid_keys(3)];
+        let first = Heads { parameters: &two[..1], masks: &masks, kv_heads: 1, inputs: inputs(16, 16) };
+        let expected = MaskError::ValidKeys { got: 3, keys: 2 }.into();
+        assert_eq!(first.split(&mut [0; 16]).err(), Some(expected));
     }
 }

@@ -153,6 +153,8 @@ mod tests {
         );
         assert!(Mask::new().allowed(&allowed, 4).check(usize::MAX, 4).is_err());
         assert!(!Mask::new().allowed(&allowed, 4).visible(usize::MAX, 1));
+        assert!(!Mask::new().allowed(&allowed, 4).visible(1, 4), "the next row's first key");
         assert!(Mask::new().causal(usize::MAX).visible(7, 9));
+        assert_eq!(Mask::new().block(0, usize::MAX - 3, BLOCK), 0b111);
     }
 }

@@ -102,6 +102,7 @@ mod tests {
         quantise_heads(&[1.0, 0.5, 0.0, 0.0, -254.0, 2.0], &mut out, &mut scales).expect("finite");
         assert_eq!(out, [127, 64, 0, 0, -127, 1]);
         assert_eq!(scales.map(f32::to_bits), [1.0 / 127.0, 1.0, 2.0_f32].map(f32::to_bits));
+        assert_eq!(quantise_heads(&[1.0, 0.5], &mut out[..2], &mut scales[..1]), Ok(()));
     }
 
     #[test]
@@ -121,6 +122,7 @@ mod tests {
                 Err(QuantiseError::Heads { got: 3, heads })
             );
         }
+        assert_eq!(quantise_heads(&[], &mut [], &mut scales), Err(QuantiseError::Heads { got: 0, heads: 2 }));
         assert!(quantise_heads(&[1.0; 4], &mut out[..3], &mut scales).is_err());
         assert_eq!((out, scales), ([9; 4], [9.0; 2]));
     }

@@ -108,8 +108,10 @@ mod tests {
             let p = Parameters::new(64, Scales { query: 1.0, key: 1.0, value: gain, out: 1.0 }).expect("in range");
             let requantiser = Requantiser::new(&p, sum);
             assert!(requantiser.narrow <= 31 && (11..=21).contains(&requantiser.widen), "{gain} {sum}");
-            for step in -1000..=1000_i64 {
-                let accumulator = (i64::from(sum) * step / 1000) as i32;
+            // The whole range of the accumulator, and that of the output.
+            let ranges = [f64::from(sum), f64::from(sum) / f64::from(gain).max(1.0)];
+            for (range, step) in ranges.into_iter().flat_map(|range| (-1000..=1000).map(move |step| (range, step))) {
+                let accumulator = (range * f64::from(step) / 1000.0) as i32;
                 let exact = f64::from(accumulator) / f64::from(sum) * 128.0 * f64::from(gain);
                 let got = f64::from(requantiser.apply(accumulator));
                 // Rounding, and 2^-13 of the value.

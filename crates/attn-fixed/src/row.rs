@@ -137,3 +137,30 @@ impl<'a> Row<'a> {
         requantise(parameters, self.accumulator, self.sum, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scales;
+
+    #[test]
+    fn blocks_far_apart_do_not_meet() {
+        // 1/16 octave a score unit: the largest sum, and one key many octaves above.
+        let scale = 8.0 / 16.0 / core::f32::consts::LOG2_E;
+        let p = Parameters::new(64, Scales { query: scale, key: 1.0, value: 1.0, out: 1.0 }).expect("in range");
+        let state = |blocks: &[(i32, u64)]| {
+            let mut scratch = [i32::MAX; 2 * 8];
+            let mut row = Row::new(&mut scratch);
+            for &(score, visible) in blocks {
+                row.absorb(&p, &[score; BLOCK], visible, &[i8::MAX; 8 * BLOCK]);
+            }
+            (row.sum, row.accumulator[0])
+        };
+        let (low, high) = ((0, u64::MAX), |exponent: i32| (16 * exponent - 8, 1));
+        assert!(state(&[low, low]).0 > 1 << SUM_BITS);
+        assert_eq!(state(&[low, low, high(31)]), state(&[high(31)]));
+        assert_ne!(state(&[low, low, high(30)]), state(&[high(30)]));
+        assert_eq!(state(&[high(30), low]), state(&[high(30)]));
+        assert_ne!(state(&[high(29), low]), state(&[high(29)]));
+    }
+}

@@ -183,10 +183,18 @@ mod tests {
     }
 
     #[test]
+    fn mantissas_round_half_up_and_stay_below_1() {
+        let gain = |value| Parameters::new(64, scales(1.0, 1.0, value, 1.0)).expect("in range").gain().to_bits();
+        let half = 1.0 + 1.0 / 65_536.0_f32;
+        assert_eq!([half.next_down(), half].map(gain), [32_768, 32_769]);
+        assert_eq!([2.0_f32.next_down(), 2.0].map(gain), [65_535, 32_768]);
+    }
+
+    #[test]
     fn vanishing_scales_make_attention_flat() {
         let tiny = f32::from_bits(1);
         let p = Parameters::new(64, scales(tiny, tiny, 1.0, 1.0)).expect("in range");
-        assert_eq!((p.score_multiplier().to_bits(), p.score_shift()), (0, MAX_SCORE_SHIFT));
+        assert_eq!((p.score_multiplier().to_bits(), p.score_shift()), (0, 24));
     }
 
     #[test]
