@@ -58,7 +58,7 @@ const NONE: Tolerance = Tolerance {
 
 /// The acceptance data (numpy `seed(42)`, three 64×64 `randn`) against float attention on the floats.
 ///
-/// Source: issue 2, `attn validate`, case 1: "reach ≥ 0.999, ≤ 0.76, ≥ 99.7 %". Truncating the inputs to int8 alone
+/// Source: the requirement on `attn validate`: "reach ≥ 0.999, ≤ 0.76, ≥ 99.7 %". Truncating the inputs to int8 alone
 /// allows 0.9993, 0.73 and 99.85 %.
 pub const ACCEPTANCE: Tolerance = Tolerance {
     name: "acceptance",
@@ -70,7 +70,7 @@ pub const ACCEPTANCE: Tolerance = Tolerance {
 
 /// The users' own thresholds for the acceptance data, printed beside [`ACCEPTANCE`].
 ///
-/// Source: issue 2, `attn validate`, case 1: "the users' thresholds (> 0.95, < 2.0, > 95 %)".
+/// Source: the requirement on `attn validate`: "the users' thresholds (> 0.95, < 2.0, > 95 %)".
 pub const USERS: Tolerance = Tolerance {
     name: "users",
     strict: true,
@@ -82,18 +82,18 @@ pub const USERS: Tolerance = Tolerance {
 
 /// int8 values taken as they are (all scales 1) against float attention on the same integers.
 ///
-/// Source: issue 2, `attn validate`, case 2: "≥ 99.9 % within ±1".
+/// Source: the requirement on `attn validate`: "≥ 99.9 % within ±1".
 pub const RAW: Tolerance = Tolerance { name: "raw integers", min_within_1: Some(0.999), ..NONE };
 
 /// [`RAW`] for values in [-64, 63]: softmax is almost argmax there, so that the outputs reach both ends.
 ///
-/// Source: issue 2, `attn validate`, case 2: "full output range [-64, 63]".
+/// Source: the requirement on `attn validate`: "full output range [-64, 63]".
 pub const RAW_FULL_RANGE: Tolerance =
     Tolerance { name: "raw integers, full range", full_range: Some((-64, 63)), ..RAW };
 
 /// Whisper and the hard cases, against float attention on the same dequantised int8 inputs, rounded to int8.
 ///
-/// Source: issue 2, `attn validate`, cases 3 and 4: "in every case ≥ 99.9 % of elements within ±1 of the truth rounded
+/// Source: the requirement on `attn validate`: "in every case ≥ 99.9 % of elements within ±1 of the truth rounded
 /// to int8, and a correlation with the truth within 0.0002 of what that rounding alone allows".
 pub const TRUTH: Tolerance =
     Tolerance { name: "truth", min_within_1: Some(0.999), max_correlation_loss: Some(0.0002), ..NONE };
