@@ -180,7 +180,8 @@ def attention(q, k, v, scales, mask=None, rules=SPECIFICATION, trace=None):
     total = state.sum[row]
     exponent = np.frexp(total.astype(np.float64))[1].astype(np.int64) - 1  # floor(log2), exact below 2^53
     r = np.minimum((1 << 31) // (total >> (exponent - 15)), 65535)
-    w = np.minimum(rsh(u32(r * head.G), 17, u32), 32767)
+    w = rsh(u32(r * head.G), 17, u32)
+    assert np.all(w < 1 << 15)
     S = exponent + 8 - head.ge
     n1 = np.maximum(S - 21, 0)
     narrow = np.clip(rsh(state.acc[row], n1[:, None]), -(1 << 15), (1 << 15) - 1)

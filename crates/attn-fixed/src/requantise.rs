@@ -39,9 +39,10 @@ impl Requantiser {
     pub fn new(parameters: &Parameters, sum: i32) -> Self {
         let log2 = sum.max(1).ilog2() as i32;
         let reciprocal = reciprocal((sum >> (log2 - 15)) as u16);
-        // Both factors have 16 bits: the product has 31 or 32.
+        // Both factors have 16 bits, the product 31 or 32, and the multiplier 15.
+        const { assert!((u16::MAX as u32 * u16::MAX as u32 + (1 << 16)) >> 17 == i16::MAX as u32) };
         let product = u32::from(reciprocal.to_bits()) * u32::from(parameters.gain().to_bits());
-        let multiplier = ((product + (1 << 16)) >> 17).min(i16::MAX as u32) as i16;
+        let multiplier = ((product + (1 << 16)) >> 17) as i16;
         let shift = log2 + 8 - parameters.gain_exponent();
         let narrow = (shift - NARROW_SHIFT).max(0);
         Self {

@@ -246,6 +246,9 @@ fn wrong_inputs_are_typed_errors() {
     let mut out = [[77; 16]; 1];
     let got = attend_tile(&parameters, &[[0; 16]], &[[0; 16]], &[[0; 16]], &Mask::new(), &mut out);
     assert_eq!((got, out), (Err(AttentionError::Dim { got: 16, expected: 8 }), [[77; 16]; 1]));
+    let mut out = [[77; 8]; 1];
+    let got = attend_tile(&parameters, &[[0; 8]], &[[0; 8]], &[[0; 8]], &Mask::new().valid_keys(2), &mut out);
+    assert_eq!((got, out), (Err(MaskError::ValidKeys { got: 2, keys: 1 }.into()), [[77; 8]; 1]));
 }
 
 /// A row of which the mask leaves nothing is zeros, whatever stood in the output.
