@@ -302,3 +302,20 @@ from!(
     Metrics(MetricsError),
     Backend(BackendError)
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values that cancel leave 1e-17 in float64, hidden keys leave 0: attention takes the scale all the same.
+    #[test]
+    fn every_calibrated_scale_is_one_that_attention_takes() {
+        for share in [0.0, 1e-300, 1e-17, 1e-6, 1.0, 128.0] {
+            for value in [1.0, 0.01, 3e-7, 1e30] {
+                let out = calibrated_scale(share * f64::from(value), value);
+                let scales = Scales { query: 1.0, key: 1.0, value, out };
+                assert!(Parameters::new(64, scales).is_ok(), "{share} of {value}: {out}");
+            }
+        }
+    }
+}
