@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, str::FromStr};
 
-use attn_fixed::{AttentionError, Head, Heads, attend, scratch_len};
+use attn_fixed::{AttentionError, Head, Heads, Inputs, attend, scratch_len};
 
 /// Something that computes attention.
 pub trait Backend {
@@ -13,8 +13,11 @@ pub trait Backend {
     ///
     /// # Errors
     /// As [`Heads::split`]; `out` is then untouched.
-    fn attend(&mut self, heads: Heads<'_>, out: &mut [i8]) -> Result<(), BackendError>;
+    fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError>;
 }
+
+/// What long work calls, from any thread, with the number of queries that it did since the last call.
+pub type Progress<'a> = &'a (dyn Fn(usize) + Sync);
 
 /// The backends there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,16 +62,25 @@ impl FromStr for BackendKind {
 /// [`attn_fixed::attend`], head by head.
 struct Scalar;
 
+/// So many queries are attended between two signs of progress.
+const QUERIES: usize = 64;
+
 impl Backend for Scalar {
     fn name(&self) -> &'static str {
         BackendKind::Scalar.name()
     }
 
-    fn attend(&mut self, heads: Heads<'_>, out: &mut [i8]) -> Result<(), BackendError> {
+    fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError> {
         let mut scratch = Vec::new();
         for (Head { parameters, mask, inputs }, out) in heads.split(out)? {
             scratch.resize(scratch_len(parameters.dim()), 0);
-            attend(parameters, inputs, mask, &mut scratch, out)?;
+            let len = QUERIES * parameters.dim();
+            for (block, (query, out)) in inputs.query.chunks(len).zip(out.chunks_mut(len)).enumerate() {
+                let (first, queries) = (block * QUERIES, out.len() / parameters.dim());
+                let mask = mask.rows(first..first + queries);
+                attend(parameters, Inputs { query, ..inputs }, &mask, &mut scratch, out)?;
+                progress(queries);
+            }
         }
         Ok(())
     }

@@ -1,16 +1,24 @@
 //! Scaled dot-product attention in integers only: int8 in, int8 out, the same bits on every backend.
 //!
 //! The arithmetic is [`attn_fixed`]'s, re-exported here; [`backend`] chooses where it runs. With the feature `cli`
-//! (default) come the parts of the `attn` command: [`npz`] reads numpy archives, [`suite`] validates a backend against
-//! float64 attention. Dependents that want attention alone leave it out with `default-features = false`, and embedders
-//! take the crate `attn-fixed` alone.
+//! (default) come the parts of the `attn` command: [`npz`] reads and writes numpy archives, [`problem`] makes integers of
+//! them, [`suite`] validates a backend against float64 attention, [`compare`] compares two outputs. Dependents that want
+//! attention alone leave it out with `default-features = false`, and embedders take the crate `attn-fixed` alone.
 #![forbid(unsafe_code)]
 
 pub mod backend;
 #[cfg(feature = "cli")]
+pub mod compare;
+#[cfg(feature = "cli")]
+pub mod mask;
+#[cfg(feature = "cli")]
 pub mod npz;
 #[cfg(feature = "cli")]
+pub mod problem;
+#[cfg(feature = "cli")]
 pub mod suite;
+#[cfg(feature = "cli")]
+mod table;
 
 pub use attn_fixed::{
     AttentionError, BLOCK, Head, Heads, Inputs, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, MaskError, ParameterError,

@@ -1,33 +1,8 @@
 //! The `attn` command as its users call it: output, exit status, errors.
 
-use std::{
-    io::Write,
-    path::Path,
-    process::{Command, Output},
-};
+mod common;
 
-fn attn(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_attn")).args(arguments).output().expect("the attn command starts")
-}
-
-fn stdout(output: &Output) -> &str {
-    std::str::from_utf8(&output.stdout).expect("UTF-8")
-}
-
-/// One line on stderr, status 2, nothing on stdout.
-fn assert_usage_error(arguments: &[&str], expected: &[&str]) {
-    let output = attn(arguments);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
-    assert!(output.stdout.is_empty(), "{arguments:?}");
-    for part in expected {
-        assert!(stderr.contains(part), "{arguments:?}: {stderr:?} does not contain {part:?}");
-    }
-}
-
-fn fixture(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name).display().to_string()
-}
+use common::{archive, assert_usage_error, attn, fixture, stdout};
 
 #[test]
 fn the_built_in_suite_passes_and_says_which_backend_computed() {
@@ -59,22 +34,6 @@ fn the_table_names_the_backend_and_the_users_thresholds() {
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout(&output).starts_with("backend: scalar\n"), "{}", stdout(&output));
     assert!(stdout(&output).ends_with("backend scalar: 1 of 1 cases passed\n"), "{}", stdout(&output));
-}
-
-/// A stored archive of arrays: name, dtype, shape, bytes.
-fn archive(arrays: &[(&str, &str, &str, &[u8])]) -> tempfile::NamedTempFile {
-    let file = tempfile::NamedTempFile::with_suffix(".npz").expect("a temporary file");
-    let mut archive = zip::ZipWriter::new(&file);
-    for (name, dtype, shape, bytes) in arrays {
-        let header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}\n");
-        archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).expect("a member");
-        archive.write_all(b"\x93NUMPY\x01\x00").expect("written");
-        archive.write_all(&(header.len() as u16).to_le_bytes()).expect("written");
-        archive.write_all(header.as_bytes()).expect("written");
-        archive.write_all(bytes).expect("written");
-    }
-    archive.finish().expect("written");
-    file
 }
 
 /// What these integers cannot do: everything but 1/150000 of the weight goes to eight keys of one block whose values are
@@ -152,15 +111,42 @@ fn what_is_wrong_is_said_in_one_line() {
     assert_usage_error(&["validate", "--input", &script], &["make.py: "]);
     assert_usage_error(&["validate", "--backend", "gpu"], &["'gpu'", "possible values: scalar"]);
     assert_usage_error(&["validate", "--tolerance", "1"], &["--tolerance"]);
+    assert_usage_error(&["validate", "--causal"], &["--input <FILE.npz>"]);
     assert_usage_error(&["frobnicate"], &["frobnicate"]);
-    assert_usage_error(&[], &["Usage"]);
+}
+
+#[test]
+fn without_a_command_there_is_help() {
+    let output = attn(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    for command in ["validate", "run", "compare"] {
+        assert!(String::from_utf8_lossy(&output.stderr).contains(command));
+    }
+}
+
+#[test]
+fn masks_of_the_file_and_of_the_command_line_are_validated() {
+    let (tensor, mask) = ([3_u8; 4 * 8], [1_u8, 1, 0, 1]);
+    let one = 1.0_f32.to_le_bytes();
+    let scales = ["q_scale", "k_scale", "v_scale"].map(|name| (name, "<f4", "()", one.as_slice()));
+    let tensors = ["q", "k", "v"].map(|name| (name, "|i1", "(4, 8)", tensor.as_slice()));
+    let good = archive(&[&tensors[..], &scales[..], &[("mask", "|b1", "(4,)", &mask)]].concat());
+    let path = good.path().display().to_string();
+    let output = attn(&["validate", "--input", &path, "--causal=1", "--valid-keys", "3"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+    assert_usage_error(
+        &["validate", "--input", &path, "--valid-keys", "5"],
+        &["valid keys: got 5, expected at most 4"],
+    );
 }
 
 #[test]
 fn help_has_examples() {
-    let output = attn(&["validate", "--help"]);
-    assert_eq!(output.status.code(), Some(0));
-    for part in ["Examples:", "attn validate", "Exit status", "scalar"] {
-        assert!(stdout(&output).contains(part), "{part}: {}", stdout(&output));
+    for command in ["validate", "run", "compare"] {
+        let output = attn(&[command, "--help"]);
+        assert_eq!(output.status.code(), Some(0));
+        for part in ["Examples:", &format!("attn {command}"), "Exit status", ".npz"] {
+            assert!(stdout(&output).contains(part), "{part}: {}", stdout(&output));
+        }
     }
 }

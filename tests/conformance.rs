@@ -4,7 +4,12 @@
 //! The expected tiles are snapshots (`tests/snapshots/`): the bits of each in a binary file, and a readable summary beside
 //! it. All backends are compared with the same files, and so is the numpy model (`tests/numpy/check.py`).
 
-use std::{cell::RefCell, fmt::Write as _, path::Path};
+use std::{
+    cell::RefCell,
+    fmt::Write as _,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use attn::{
     AttentionError, BLOCK, Heads, Inputs, Mask, Parameters, Scales, attend,
@@ -96,7 +101,7 @@ impl Head {
             kv_heads: 1,
             inputs: Inputs { query, key, value },
         };
-        kind.open().attend(heads, &mut out).expect("a valid head");
+        kind.open().attend(heads, &mut out, &|_| ()).expect("a valid head");
         out
     }
 }
@@ -167,7 +172,8 @@ struct Random {
     keys: usize,
     valid_keys: Option<usize>,
     causal: Option<usize>,
-    allowed: Option<Vec<bool>>,
+    /// `[queries or 1, keys or 1]`, and the length of its rows.
+    allowed: Option<(Vec<bool>, usize)>,
 }
 
 fn int8(len: usize) -> impl Strategy<Value = Vec<i8>> {
@@ -188,7 +194,8 @@ fn scales(dim: usize) -> impl Strategy<Value = Scales> {
 }
 
 fn random() -> impl Strategy<Value = Random> {
-    let shape = (select(vec![8, 9, 24, 64, 80, 256]), 1..3_usize, 1..3_usize, 1..20_usize, 1..4 * BLOCK);
+    let queries = prop_oneof![9 => 1..20_usize, 1 => 60..200_usize];
+    let shape = (select(vec![8, 9, 24, 64, 80, 256]), 1..3_usize, 1..3_usize, queries, 1..4 * BLOCK);
     shape.prop_flat_map(|(dim, group, kv_heads, queries, keys)| {
         let heads = group * kv_heads;
         (
@@ -196,7 +203,10 @@ fn random() -> impl Strategy<Value = Random> {
             [int8(heads * queries * dim), int8(kv_heads * keys * dim), int8(kv_heads * keys * dim)],
             proptest::option::of(0..=keys),
             proptest::option::of(0..keys + 3),
-            proptest::option::of(vec(any::<bool>(), queries * keys)),
+            proptest::option::of(
+                select(vec![[queries, keys], [queries, keys], [1, keys], [queries, 1]])
+                    .prop_flat_map(|[rows, row]| (vec(any::<bool>(), rows * row), Just(row))),
+            ),
         )
             .prop_map(move |(scales, tensors, valid_keys, causal, allowed)| Random {
                 dim,
@@ -224,8 +234,8 @@ fn equals_the_specification(kind: BackendKind) {
         if let Some(offset) = case.causal {
             mask = mask.causal(offset);
         }
-        if let Some(allowed) = &case.allowed {
-            mask = mask.allowed(allowed, case.keys);
+        if let Some((allowed, row)) = &case.allowed {
+            mask = mask.allowed(allowed, *row);
         }
         let parameters: Vec<_> =
             case.scales.iter().map(|&scales| Parameters::new(case.dim, scales).expect("in range")).collect();
@@ -234,7 +244,11 @@ fn equals_the_specification(kind: BackendKind) {
         let inputs = Inputs { query, key, value };
         let mut out = vec![77; query.len()];
         let heads = Heads { parameters: &parameters, masks: &masks, kv_heads: case.kv_heads, inputs };
-        backend.borrow_mut().attend(heads, &mut out).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let done = AtomicUsize::new(0);
+        let progress = |queries| _ = done.fetch_add(queries, Ordering::Relaxed);
+        let result = backend.borrow_mut().attend(heads, &mut out, &progress);
+        result.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assert_eq!(done.into_inner(), parameters.len() * case.queries, "progress");
 
         let (query_len, key_len) = (case.queries * case.dim, case.keys * case.dim);
         let mut scratch = vec![0; scratch_len(case.dim)];
@@ -289,7 +303,7 @@ fn refuses_what_the_specification_refuses(kind: BackendKind) {
         let inputs = Inputs { query: &zeros[..query], key: &zeros[..key], value: &zeros[..value] };
         let mut out = vec![77; out];
         let heads = Heads { parameters: &parameters, masks: &[mask; 2], kv_heads, inputs };
-        let got = kind.open().attend(heads, &mut out);
+        let got = kind.open().attend(heads, &mut out, &|_| ());
         assert_eq!(got, Err(BackendError::Attention(expected)));
         assert!(out.iter().all(|&x| x == 77), "{expected}: the output was touched");
     }

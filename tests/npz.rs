@@ -36,7 +36,8 @@ fn tensors<T>(query: usize, key: usize, convert: impl Fn(i8) -> T) -> Qkv<Vec<T>
 #[track_caller]
 fn expect_floats(name: &str, heads: usize, kv_heads: usize, query_shape: &[usize]) {
     let values = Values::Float(tensors(heads * 24, kv_heads * 40, |x| f32::from(x) / 4.0));
-    let expected = Inputs { heads, kv_heads, queries: 3, keys: 5, dim: 8, query_shape: query_shape.to_vec(), values };
+    let expected =
+        Inputs { heads, kv_heads, queries: 3, keys: 5, dim: 8, query_shape: query_shape.to_vec(), mask: None, values };
     assert_eq!(load(name), expected, "{name}");
 }
 
@@ -46,7 +47,8 @@ fn expect_int8(name: &str, query_shape: &[usize], query: &[f32], key: &[f32], va
     let values = tensors(heads * 24, kv_heads * 40, |x| x);
     let scales = Qkv { query: query.to_vec(), key: key.to_vec(), value: value.to_vec() };
     let values = Values::Int8 { values, scales };
-    let expected = Inputs { heads, kv_heads, queries: 3, keys: 5, dim: 8, query_shape: query_shape.to_vec(), values };
+    let expected =
+        Inputs { heads, kv_heads, queries: 3, keys: 5, dim: 8, query_shape: query_shape.to_vec(), mask: None, values };
     assert_eq!(load(name), expected, "{name}");
 }
 
@@ -148,7 +150,7 @@ const BAD: &[(&str, &str)] = &[
         "bad_scale_missing.npz",
         "no array k_scale: the archive holds k, q, q_scale, v, v_scale, expected q_scale, k_scale and v_scale beside int8 arrays (a number, or one per head)",
     ),
-    ("bad_scale_of_float.npz", "k_scale beside float arrays, expected none: leave it out, or store q, k and v as int8"),
+    ("bad_scale_of_float.npz", "k_scale beside float arrays, expected none: leave it out, or store the arrays as int8"),
     ("bad_scale_count.npz", "k_scale has shape (3,), expected one number or one per head (2)"),
     ("bad_scale_kv_count.npz", "v_scale has shape (4,), expected one number or one per head (2)"),
     (

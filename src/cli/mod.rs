@@ -1,10 +1,14 @@
 //! The `attn` command: one file per subcommand.
 
+mod compare;
+mod input;
+mod progress;
+mod run;
 mod validate;
 
 use std::{io, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
 
 /// Exit status of a usage or input error.
 const USAGE: u8 = 2;
@@ -20,12 +24,26 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Validate(validate::Validate),
+    Run(run::Run),
+    Compare(compare::Compare),
 }
 
 /// Runs the command line; a usage error ends with status 2.
 pub(crate) fn run() -> ExitCode {
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // What was asked for: --help, --version, or nothing.
+        Err(text) if !text.use_stderr() => text.exit(),
+        Err(text) if text.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => text.exit(),
+        Err(error) => {
+            eprintln!("attn: {}", one_line(&error.to_string()));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let result = match cli.command {
         Command::Validate(command) => command.run(),
+        Command::Run(command) => command.run(),
+        Command::Compare(command) => command.run(),
     };
     result.unwrap_or_else(|error| {
         // Whoever read the report has seen enough of it (`attn validate | head`).
@@ -35,4 +53,44 @@ pub(crate) fn run() -> ExitCode {
         eprintln!("attn: {error}");
         ExitCode::from(USAGE)
     })
+}
+
+/// What clap says in several lines: `error: WHAT`, the arguments or values it is about, usage, and how to get help.
+fn one_line(error: &str) -> String {
+    let lines = error.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
+    lines.fold(String::new(), |text, line| match text.chars().last() {
+        None => line.strip_prefix("error: ").unwrap_or(line).to_owned(),
+        Some(':') => text + " " + line,
+        Some('>') if line.starts_with(['-', '<']) => text + ", " + line,
+        Some(_) => text + "; " + line,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_errors_are_one_line() {
+        for (arguments, expected) in [
+            (
+                &["run"][..],
+                "the following required arguments were not provided: --input <IN.npz>, --output <OUT.npz>; For more \
+                 information, try '--help'.",
+            ),
+            (
+                &["validate", "--backend", "gpu"],
+                "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar]; For more information, try \
+                 '--help'.",
+            ),
+            (
+                &["compre"],
+                "unrecognized subcommand 'compre'; tip: a similar subcommand exists: 'compare'; For more information, try \
+                 '--help'.",
+            ),
+        ] {
+            let error = Cli::try_parse_from([&["attn"], arguments].concat()).err().expect("an error");
+            assert_eq!(one_line(&error.to_string()), expected);
+        }
+    }
 }

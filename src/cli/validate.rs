@@ -5,15 +5,13 @@ use std::{
     process::ExitCode,
 };
 
-use attn::{
-    backend::BackendKind,
-    npz,
-    suite::{self, Case, CaseReport, Problem, Report},
-};
+use attn::suite::{self, Case, CaseReport, Expectation, Report, libtorch};
 use attn_ref::tolerance;
-use clap::{
-    Args,
-    builder::{PossibleValuesParser, TypedValueParser},
+use clap::Args;
+
+use super::{
+    input::{self, BackendArgument, MaskArguments},
+    progress::Bar,
 };
 
 /// Compare a backend's int8 attention with float64 attention.
@@ -23,48 +21,57 @@ use clap::{
 ///
 /// Exit status: 0 if every case passes, 1 if one fails, 2 for a usage or input error.
 #[derive(Args)]
-#[command(after_help = "Examples:
+#[command(after_help = format!("\
+Examples:
   attn validate
   attn validate --input qkv.npz --json > report.json
 
-FILE.npz holds q, k and v, the last two dimensions [sequence, dimension], leading ones are heads: float16, float32 or
-float64 (quantised per head), or int8 with q_scale, k_scale and v_scale (a number, or one per head).")]
+{}", input::FORMAT))]
 pub(super) struct Validate {
     /// Validate on these tensors instead of the built-in suite.
     #[arg(long, value_name = "FILE.npz")]
     input: Option<PathBuf>,
-    /// What computes the integers.
-    #[arg(long, value_name = "NAME", default_value = "scalar", value_parser = backends())]
-    backend: BackendKind,
-    /// Print one JSON object: version, backend, passed, and every figure of every case and head.
+    #[command(flatten)]
+    backend: BackendArgument,
+    #[command(flatten)]
+    masks: MaskArguments,
+    /// Print one JSON object: version, backend, libtorch, passed, and every figure of every case and head.
     #[arg(long)]
     json: bool,
 }
 
 impl Validate {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let mut queries = 0;
         let cases = match &self.input {
             None => suite::built_in(),
             Some(path) => {
-                let problem = Problem::from_file(npz::read(path)?)?;
+                let (problem, _) = self.masks.read(path)?;
+                queries = 2 * problem.heads * problem.queries;
                 vec![Case {
                     group: "input",
                     name: path.display().to_string(),
                     tolerance: tolerance::TRUTH,
                     beside: None,
-                    problem: Box::new(move || Ok(problem)),
+                    problem: Box::new(move || Ok((problem, Expectation::Dequantised))),
                 }]
             }
         };
-        let mut backend = self.backend.open();
+        let mut backend = self.backend.backend.open();
         let mut out = io::stdout().lock();
         if !self.json {
-            writeln!(out, "backend: {}\n{}", backend.name(), CaseReport::heading())?;
+            writeln!(out, "backend: {}", backend.name())?;
+            let left_out = || "left out (feature `torch`; `cargo xtask libtorch` installs what it needs)".to_owned();
+            writeln!(out, "libtorch: {}\n{}", libtorch().unwrap_or_else(left_out), CaseReport::heading())?;
         }
         let mut reports = Vec::with_capacity(cases.len());
         for case in cases {
             let name = case.name.clone();
-            let report = suite::run(case, &mut *backend).map_err(|error| format!("{name}: {error}"))?;
+            let report = {
+                let bar = Bar::new("validating", queries);
+                suite::run(case, &mut *backend, &|queries| bar.add(queries))
+            };
+            let report = report.map_err(|error| format!("{name}: {error}"))?;
             if !self.json {
                 writeln!(out, "{report}")?;
                 if self.input.is_some() && report.heads > 1 {
@@ -82,9 +89,4 @@ impl Validate {
         }
         Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
-}
-
-/// Accepts the names of the backends there are.
-fn backends() -> impl TypedValueParser<Value = BackendKind> {
-    PossibleValuesParser::new(BackendKind::ALL.map(BackendKind::name)).try_map(|name| name.parse::<BackendKind>())
 }

@@ -7,8 +7,12 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 
-use super::{Case, Expectation, OwnedMask, Problem, ProblemError, problem::Floats};
-use crate::npz::{self, Qkv, Values};
+use super::{Case, CaseError, Expectation};
+use crate::{
+    mask::{BooleanMask, HeadMasks},
+    npz::{self, Qkv, Values},
+    problem::{Floats, Problem, ProblemError},
+};
 
 /// Every built-in case: the users' acceptance data, raw integers, real Whisper-base heads, and what is hard.
 ///
@@ -39,16 +43,16 @@ static ACCEPTANCE: Fixture = Fixture::new(|| load(include_bytes!("data/acceptanc
 static WHISPER: Fixture = Fixture::new(|| load(include_bytes!("data/whisper.npz"), "whisper.npz"));
 
 /// Shape and floats of a fixture.
-fn floats(fixture: &'static Fixture) -> Result<(&'static npz::Inputs, &'static Qkv<Vec<f32>>), ProblemError> {
+fn floats(fixture: &'static Fixture) -> Result<(&'static npz::Inputs, &'static Qkv<Vec<f32>>), CaseError> {
     match &**fixture {
         Ok(inputs @ npz::Inputs { values: Values::Float(floats), .. }) => Ok((inputs, floats)),
-        Ok(_) => Err(ProblemError::Fixture("a fixture holds integers, expected floats".to_owned())),
-        Err(error) => Err(ProblemError::Fixture(error.clone())),
+        Ok(_) => Err(CaseError::Fixture("a fixture holds integers, expected floats".to_owned())),
+        Err(error) => Err(CaseError::Fixture(error.clone())),
     }
 }
 
 /// `(x · 127 / absmax).astype(int8)`, as the users of the 64×64 tile quantise: truncated.
-fn acceptance() -> Result<Problem, ProblemError> {
+fn acceptance() -> Result<(Problem, Expectation), CaseError> {
     let (inputs, floats) = floats(&ACCEPTANCE)?;
     let truncate = |values: &[f32]| {
         let largest = values.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
@@ -56,7 +60,7 @@ fn acceptance() -> Result<Problem, ProblemError> {
         (quantised, vec![largest / 127.0])
     };
     let (query, key, value) = (truncate(&floats.query), truncate(&floats.key), truncate(&floats.value));
-    Ok(Problem {
+    let problem = Problem {
         heads: inputs.heads,
         kv_heads: inputs.kv_heads,
         queries: inputs.queries,
@@ -64,9 +68,23 @@ fn acceptance() -> Result<Problem, ProblemError> {
         dim: inputs.dim,
         tensors: Qkv { query: query.0, key: key.0, value: value.0 },
         scales: Qkv { query: query.1, key: key.1, value: value.1 },
-        mask: OwnedMask::default(),
-        expectation: Expectation::Floats(Box::new(floats.clone())),
-    })
+        masks: HeadMasks::default(),
+    };
+    Ok((problem, Expectation::Floats(Box::new(floats.clone()))))
+}
+
+/// One head of integers, the same scale for each tensor.
+fn integers(dim: usize, tensors: Qkv<Vec<i8>>, scale: f32) -> Problem {
+    Problem {
+        heads: 1,
+        kv_heads: 1,
+        queries: tensors.query.len() / dim,
+        keys: tensors.key.len() / dim,
+        dim,
+        tensors,
+        scales: Qkv { query: vec![scale], key: vec![scale], value: vec![scale] },
+        masks: HeadMasks::default(),
+    }
 }
 
 /// Integers taken as they are: softmax is almost argmax.
@@ -82,7 +100,8 @@ fn raw_integers(cases: &mut Vec<Case>) {
             problem: Box::new(move || {
                 let mut random = Random::new(u64::from(i8::unsigned_abs(low)));
                 let mut tensor = || random.int8(64 * 64, low, high);
-                Ok(Problem::integers(64, Qkv { query: tensor(), key: tensor(), value: tensor() }))
+                let tensors = Qkv { query: tensor(), key: tensor(), value: tensor() };
+                Ok((integers(64, tensors, 1.0), Expectation::Integers))
             }),
         });
     }
@@ -91,7 +110,7 @@ fn raw_integers(cases: &mut Vec<Case>) {
 /// Real heads: every layer's 64×64 tiles along the diagonal, and one whole head.
 fn whisper(cases: &mut Vec<Case>) {
     let mut push = |group, name, layer, tile| {
-        let problem = Box::new(move || whisper_problem(layer, tile));
+        let problem = Box::new(move || Ok((whisper_problem(layer, tile)?, Expectation::Dequantised)));
         cases.push(Case { group, name, tolerance: tolerance::TRUTH, beside: None, problem });
     };
     for layer in 0..6 {
@@ -103,14 +122,14 @@ fn whisper(cases: &mut Vec<Case>) {
 }
 
 /// The head of a layer, whole or as tiles of so many frames, each quantised by itself.
-fn whisper_problem(layer: usize, tile: Option<usize>) -> Result<Problem, ProblemError> {
+fn whisper_problem(layer: usize, tile: Option<usize>) -> Result<Problem, CaseError> {
     let (inputs, floats) = floats(&WHISPER)?;
     let (frames, dim) = (inputs.keys, inputs.dim);
     let tile = tile.unwrap_or(frames);
     let heads = frames / tile;
     let cut = |tensor: &[f32]| tensor[layer * frames * dim..][..heads * tile * dim].to_vec();
     let tensors = Qkv { query: cut(&floats.query), key: cut(&floats.key), value: cut(&floats.value) };
-    Problem::quantised(Floats { heads, kv_heads: heads, dim, tensors })
+    Ok(Problem::quantised(&Floats { heads, kv_heads: heads, dim, tensors })?)
 }
 
 /// Queries of the hard cases: a row block and a ragged one.
@@ -124,7 +143,7 @@ fn hard(cases: &mut Vec<Case>) {
     let mut push = |name: String, problem: Box<dyn FnOnce(Random) -> Result<Problem, ProblemError>>| {
         seed += 1;
         let random = Random::new(seed);
-        let problem = Box::new(move || problem(random));
+        let problem = Box::new(move || Ok((problem(random)?, Expectation::Dequantised)));
         cases.push(Case { group: "hard", name, tolerance: tolerance::TRUTH, beside: None, problem });
     };
 
@@ -133,12 +152,8 @@ fn hard(cases: &mut Vec<Case>) {
         Box::new(|mut random| {
             let mut tensor = |rows: usize| random.int8(rows * 64, i8::MIN, i8::MAX);
             let tensors = Qkv { query: tensor(QUERIES), key: tensor(KEYS), value: tensor(KEYS) };
-            Ok(Problem {
-                // Scores with a standard deviation of a few nats.
-                scales: Qkv { query: vec![0.025], key: vec![0.025], value: vec![0.025] },
-                expectation: Expectation::Dequantised,
-                ..Problem::integers(64, tensors)
-            })
+            // Scores with a standard deviation of a few nats.
+            Ok(integers(64, tensors, 0.025))
         }),
     );
     for (name, factor) in [("normal", 1.0), ("peaked, queries x 8", 8.0), ("near-flat, queries / 16", 1.0 / 16.0)] {
@@ -216,22 +231,23 @@ fn hard(cases: &mut Vec<Case>) {
         "grouped heads, 6 queries to 2 keys".to_owned(),
         Box::new(|mut random| {
             let tensors = random.tensors(6 * QUERIES, 2 * 300, 64);
-            Problem::quantised(Floats { heads: 6, kv_heads: 2, dim: 64, tensors })
+            Problem::quantised(&Floats { heads: 6, kv_heads: 2, dim: 64, tensors })
         }),
     );
 }
 
 fn masks(push: &mut impl FnMut(String, Box<dyn FnOnce(Random) -> Result<Problem, ProblemError>>)) {
     let masks = [
-        ("mask: 1236 valid keys", KEYS, OwnedMask { valid_keys: Some(1236), ..OwnedMask::default() }),
-        ("mask: causal", QUERIES, OwnedMask { causal: Some(0), ..OwnedMask::default() }),
-        ("mask: causal after 400 cached keys", 400 + QUERIES, OwnedMask { causal: Some(400), ..OwnedMask::default() }),
-        ("mask: causal, 50 valid keys", QUERIES, OwnedMask { causal: Some(0), valid_keys: Some(50), allowed: None }),
+        ("mask: 1236 valid keys", KEYS, Some(1236), None),
+        ("mask: causal", QUERIES, None, Some(0)),
+        ("mask: causal after 400 cached keys", 400 + QUERIES, None, Some(400)),
+        ("mask: causal, 50 valid keys", QUERIES, Some(50), Some(0)),
     ];
-    for (name, keys, mask) in masks {
+    for (name, keys, valid_keys, causal) in masks {
+        let masks = HeadMasks { valid_keys, causal, allowed: None };
         push(
             name.to_owned(),
-            Box::new(move |mut random| Ok(one_head(64, random.tensors(QUERIES, keys, 64))?.masked(mask.clone()))),
+            Box::new(move |mut random| Ok(one_head(64, random.tensors(QUERIES, keys, 64))?.masked(masks))),
         );
     }
     for (name, visible, causal) in [
@@ -244,14 +260,15 @@ fn masks(push: &mut impl FnMut(String, Box<dyn FnOnce(Random) -> Result<Problem,
             Box::new(move |mut random| {
                 let problem = one_head(64, random.tensors(QUERIES, 200, 64))?;
                 let allowed = (0..QUERIES * 200).map(|i| i / 200 % 10 != 3 && random.0.random_bool(visible)).collect();
-                Ok(problem.masked(OwnedMask { allowed: Some(allowed), causal, valid_keys: None }))
+                let allowed = BooleanMask::broadcast(allowed, &[QUERIES, 200], &[], [QUERIES, 200]);
+                Ok(problem.masked(HeadMasks { allowed, causal, valid_keys: None }))
             }),
         );
     }
 }
 
 fn one_head(dim: usize, tensors: Qkv<Vec<f32>>) -> Result<Problem, ProblemError> {
-    Problem::quantised(Floats { heads: 1, kv_heads: 1, dim, tensors })
+    Problem::quantised(&Floats { heads: 1, kv_heads: 1, dim, tensors })
 }
 
 /// A portable generator: the same numbers on every machine.

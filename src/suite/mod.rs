@@ -2,21 +2,27 @@
 //!
 //! [`built_in()`] lists the cases, [`Problem::from_file`] makes one of a user's file, and [`run`] judges a backend on one.
 //! A case passes when its figures are within the case's tolerance (the one table, [`attn_ref::tolerance`]), over all
-//! heads together and on each head alone.
+//! heads together and on each head alone. Where libtorch is built in, every head is compared with it, too
+//! ([`libtorch`](libtorch())); that is for information.
 
 mod built_in;
-mod problem;
+mod libtorch;
 mod report;
 
 pub use built_in::built_in;
-pub use problem::{Expectation, OwnedMask, Problem, ProblemError, calibrated_scale};
+pub use libtorch::libtorch;
 pub use report::{CaseReport, HeadReport, Report};
 
-use std::time::Instant;
+use std::{error::Error, fmt, time::Instant};
 
-use attn_ref::{Accumulator, Comoments, Tolerance, Violation};
+use attn_fixed::Parameters;
+use attn_ref::{Accumulator, Comoments, MetricsError, Tolerance, Violation, round_to_i8};
 
-use crate::backend::Backend;
+use crate::{
+    backend::{Backend, Progress},
+    npz::Qkv,
+    problem::{FloatHead, Problem, ProblemError, calibrated_scale, largest_magnitude},
+};
 
 /// One problem with the limits that its result must keep.
 pub struct Case {
@@ -29,48 +35,112 @@ pub struct Case {
     /// Other limits that the report shows beside them.
     pub beside: Option<Tolerance>,
     /// Makes the problem; only when it is run, because all of them together are large.
-    pub problem: Box<dyn FnOnce() -> Result<Problem, ProblemError>>,
+    pub problem: Box<dyn FnOnce() -> Result<(Problem, Expectation), CaseError>>,
+}
+
+/// Where truth and output scale come from.
+#[derive(Clone, Debug)]
+pub enum Expectation {
+    /// Float attention on the dequantised integers; per head, the output scale is its largest magnitude / 127.
+    Dequantised,
+    /// Float attention on the integers; the output scale is 1.
+    Integers,
+    /// Float attention on these floats (shapes of the integers) requantised with its largest magnitude by **truncation**.
+    Floats(Box<Qkv<Vec<f32>>>),
+}
+
+impl Expectation {
+    /// The head in floats.
+    fn float_head<'a>(&self, problem: &'a Problem, head: usize) -> FloatHead<'a> {
+        match self {
+            Self::Floats(floats) => problem.head_of(floats, head),
+            Self::Dequantised | Self::Integers => problem.dequantised(head),
+        }
+    }
+
+    /// The output scale of a head, and the step that its truth is measured in.
+    fn scale_and_step(&self, truth: &[f64], value_scale: f32) -> (f32, f64) {
+        match self {
+            Self::Integers => (1.0, 1.0),
+            // The users' own step is not rounded to f32: the largest element is 127 after truncation, too.
+            Self::Floats(_) => {
+                let step = largest_magnitude(truth) / 127.0;
+                (step as f32, step)
+            }
+            Self::Dequantised => {
+                let scale = calibrated_scale(largest_magnitude(truth), value_scale);
+                (scale, f64::from(scale))
+            }
+        }
+    }
+
+    /// The truth, in output steps, as an int8 in an f64. What is not finite stays so, for the metrics to count.
+    fn round(&self, truth: f64) -> f64 {
+        match self {
+            _ if !truth.is_finite() => truth,
+            Self::Dequantised | Self::Integers => f64::from(round_to_i8(truth)),
+            // A cast truncates.
+            Self::Floats(_) => f64::from(truth as i8),
+        }
+    }
+}
+
+/// A head's parameters and truth.
+struct Prepared {
+    parameters: Parameters,
+    /// Output step.
+    step: f64,
+    /// `[queries, dim]`, in output steps.
+    truth: Vec<f64>,
 }
 
 /// Runs one case on a backend and compares with the truth.
 ///
+/// `progress` is called for the queries of the truth and again for those of the backend.
+///
 /// # Errors
 /// A problem that cannot be made or that the backend refuses.
-pub fn run(case: Case, backend: &mut dyn Backend) -> Result<CaseReport, ProblemError> {
-    let problem = (case.problem)()?;
-    let prepared = problem.prepare()?;
+pub fn run(case: Case, backend: &mut dyn Backend, progress: Progress<'_>) -> Result<CaseReport, CaseError> {
+    let (problem, expectation) = (case.problem)()?;
+    problem.check()?;
+    let value_scales = problem.value_scales();
+    let prepared = problem.for_heads(|head| {
+        let mut truth = expectation.float_head(&problem, head).truth(progress)?;
+        let (scale, step) = expectation.scale_and_step(&truth, value_scales[head]);
+        for x in &mut truth {
+            *x /= step;
+        }
+        Ok(Prepared { parameters: problem.parameters_of(head, scale)?, step, truth })
+    })?;
 
-    let masks = problem.masks();
-    let mut out = vec![0; problem.tensors.query.len()];
+    let parameters: Vec<_> = prepared.iter().map(|head| head.parameters).collect();
     let start = Instant::now();
-    backend.attend(problem.heads(&prepared.parameters, &masks), &mut out)?;
+    let out = problem.attend(backend, &parameters, progress)?;
     let seconds = start.elapsed().as_secs_f64();
 
     // Over all heads together, and each alone.
-    let mut metrics = Accumulator::new();
-    let (mut rounding, mut correlation) = (Comoments::new(), Comoments::new());
-    let head_len = out.len() / problem.heads;
+    let mut all = Figures::new();
     let mut heads = Vec::with_capacity(problem.heads);
     let mut violations = Vec::new();
-    for (h, (out, truth)) in out.chunks_exact(head_len).zip(prepared.truth.chunks_exact(head_len)).enumerate() {
-        let mut head = Accumulator::new();
-        let (mut head_rounding, mut head_correlation) = (Comoments::new(), Comoments::new());
+    let head_len = out.len() / problem.heads;
+    for (h, (out, Prepared { step, truth, .. })) in out.chunks_exact(head_len).zip(&prepared).enumerate() {
+        let mut figures = Figures::new();
         for (&got, &truth) in out.iter().zip(truth) {
-            let expected = problem.expectation.round(truth);
-            head.push(f64::from(got), f64::from(expected));
-            head_rounding.push(f64::from(expected), truth);
-            head_correlation.push(f64::from(got), truth);
+            figures.push(f64::from(got), expectation.round(truth), truth);
         }
-        metrics.merge(&head);
-        rounding.merge(&head_rounding);
-        correlation.merge(&head_correlation);
-        let head = HeadReport::new(&head, &head_rounding, &head_correlation)?;
+        if let Some(libtorch) = libtorch::attention(&expectation.float_head(&problem, h))? {
+            for (&got, libtorch) in out.iter().zip(libtorch) {
+                figures.libtorch.push(f64::from(got), expectation.round(libtorch / step));
+            }
+        }
+        all.merge(&figures);
+        let head = HeadReport::new(&figures).map_err(CaseError::Metrics)?;
         if problem.heads > 1 {
             violations.extend(judge(&case.tolerance, &head).into_iter().map(|v| format!("head {h}: {v}")));
         }
         heads.push(head);
     }
-    let overall = HeadReport::new(&metrics, &rounding, &correlation)?;
+    let overall = HeadReport::new(&all).map_err(CaseError::Metrics)?;
     violations.splice(0..0, judge(&case.tolerance, &overall).iter().map(Violation::to_string));
     Ok(CaseReport {
         group: case.group,
@@ -90,6 +160,72 @@ pub fn run(case: Case, backend: &mut dyn Backend) -> Result<CaseReport, ProblemE
     })
 }
 
+/// What is gathered of a head, or of all.
+struct Figures {
+    /// Against the truth as int8.
+    metrics: Accumulator,
+    /// The truth as int8 with the truth.
+    rounding: Comoments,
+    /// The output with the truth.
+    correlation: Comoments,
+    /// Against libtorch as int8.
+    libtorch: Accumulator,
+}
+
+impl Figures {
+    fn new() -> Self {
+        let (metrics, moments) = (Accumulator::new(), Comoments::new());
+        Self { metrics, rounding: moments, correlation: moments, libtorch: metrics }
+    }
+
+    /// In output steps.
+    fn push(&mut self, got: f64, expected: f64, truth: f64) {
+        self.metrics.push(got, expected);
+        self.rounding.push(expected, truth);
+        self.correlation.push(got, truth);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.metrics.merge(&other.metrics);
+        self.rounding.merge(&other.rounding);
+        self.correlation.merge(&other.correlation);
+        self.libtorch.merge(&other.libtorch);
+    }
+}
+
 fn judge(tolerance: &Tolerance, head: &HeadReport) -> Vec<Violation> {
     tolerance.check(&head.metrics, Some(head.correlation_loss))
 }
+
+/// Why a case was not judged.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum CaseError {
+    /// The problem could not be made or solved.
+    Problem(ProblemError),
+    /// Nothing to compare.
+    Metrics(MetricsError),
+    /// A fixture that cannot be read.
+    Fixture(String),
+    /// What libtorch said.
+    Libtorch(String),
+}
+
+impl<E: Into<ProblemError>> From<E> for CaseError {
+    fn from(error: E) -> Self {
+        Self::Problem(error.into())
+    }
+}
+
+impl fmt::Display for CaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Problem(error) => error.fmt(f),
+            Self::Metrics(error) => error.fmt(f),
+            Self::Fixture(error) => f.write_str(error),
+            Self::Libtorch(error) => write!(f, "libtorch: {error}"),
+        }
+    }
+}
+
+impl Error for CaseError {}

@@ -2,8 +2,11 @@
 
 use std::fmt::{self, Write as _};
 
-use attn_ref::{Accumulator, Comoments, Metrics, MetricsError, Tolerance, correlation_loss};
+use attn_ref::{Metrics, MetricsError, Tolerance, correlation_loss};
 use serde::Serialize;
+
+use super::{Figures, libtorch};
+use crate::table::{MetricsRow, correlation, percent};
 
 /// The figures of one head, or of all heads together.
 #[derive(Clone, Debug, Serialize)]
@@ -15,19 +18,18 @@ pub struct HeadReport {
     pub correlation_with_truth: Option<f64>,
     /// How much of it rounding the truth to int8 does not explain.
     pub correlation_loss: f64,
+    /// Against [`libtorch`](libtorch()) in the same steps as int8; none without it.
+    pub libtorch: Option<Metrics>,
 }
 
 impl HeadReport {
-    pub(super) fn new(
-        metrics: &Accumulator,
-        rounding: &Comoments,
-        correlation: &Comoments,
-    ) -> Result<Self, MetricsError> {
-        let correlation_with_truth = correlation.correlation();
+    pub(super) fn new(figures: &Figures) -> Result<Self, MetricsError> {
+        let correlation_with_truth = figures.correlation.correlation();
         Ok(Self {
-            metrics: metrics.finish()?,
+            metrics: figures.metrics.finish()?,
             correlation_with_truth,
-            correlation_loss: correlation_loss(rounding.correlation(), correlation_with_truth),
+            correlation_loss: correlation_loss(figures.rounding.correlation(), correlation_with_truth),
+            libtorch: figures.libtorch.finish().ok(),
         })
     }
 }
@@ -66,56 +68,34 @@ pub struct CaseReport {
 }
 
 impl HeadReport {
-    /// The heading of [`Display`](fmt::Display)'s columns: loss is the correlation loss, ranges are got / expected.
-    pub const HEADING: &str = "  corr.     loss    MAE   RMSE    equal       ±1       ±5  max      range / expected";
+    /// The heading of [`Display`](fmt::Display)'s columns: loss is the correlation loss, the last two compare with
+    /// [`libtorch`](libtorch()).
+    #[must_use]
+    pub fn heading() -> String {
+        let libtorch = if libtorch().is_some() { "  libtorch:      ±1" } else { "" };
+        format!("{}      loss{libtorch}", MetricsRow::HEADING)
+    }
 }
 
 impl fmt::Display for HeadReport {
-    /// One row of figures; less than all is never printed as all.
+    /// One row of figures.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let m = &self.metrics;
-        write!(
-            f,
-            "{:>7} {:>8.6} {:>6.3} {:>6.3} {:>6} % {:>6} % {:>6} % {:>4} {:>5}..{:<4}/{:>5}..{:<4}",
-            correlation(m),
-            self.correlation_loss,
-            m.mae,
-            m.rmse,
-            percent(m.equal),
-            percent(m.within_1),
-            percent(m.within_5),
-            m.max_error,
-            m.got_range.0,
-            m.got_range.1,
-            m.expected_range.0,
-            m.expected_range.1,
-        )?;
-        if m.non_finite > 0 {
-            write!(f, " {} NaN or infinite", m.non_finite)?;
+        write!(f, "{}  {:>8.6}", MetricsRow(&self.metrics), self.correlation_loss)?;
+        if let Some(libtorch) = &self.libtorch {
+            write!(f, "    {:>7} {:>6} %", correlation(libtorch), percent(libtorch.within_1))?;
+            if libtorch.non_finite > 0 {
+                write!(f, " {} of libtorch NaN or infinite", libtorch.non_finite)?;
+            }
         }
         Ok(())
     }
-}
-
-/// The correlation with five decimals, cut: 1 only for equal outputs (rounding alone may leave equal ones below 1).
-fn correlation(metrics: &Metrics) -> String {
-    match metrics.correlation {
-        Some(_) if metrics.max_error == 0.0 => "1.00000".to_owned(),
-        Some(correlation) => format!("{:.5}", (correlation * 1e5).floor() / 1e5),
-        None => "-".to_owned(),
-    }
-}
-
-/// Per cent with two decimals, cut.
-fn percent(share: f64) -> String {
-    format!("{:.2}", (share * 1e4).floor() / 1e2)
 }
 
 impl CaseReport {
     /// The heading of [`Display`](fmt::Display)'s columns.
     #[must_use]
     pub fn heading() -> String {
-        format!("{:<59}{:>24} {}  verdict", "case", "heads x queries x keys x dim", HeadReport::HEADING)
+        format!("{:<59}{:>24} {}  verdict", "case", "heads x queries x keys x dim", HeadReport::heading())
     }
 
     /// The rows of each head alone.
@@ -144,6 +124,13 @@ impl fmt::Display for CaseReport {
     }
 }
 
+/// Of those that are defined: constant outputs have no correlation.
+fn lowest_correlation<'a>(metrics: impl Iterator<Item = &'a Metrics>) -> String {
+    let defined = metrics.filter(|metrics| metrics.correlation.is_some());
+    let lowest = defined.min_by(|a, b| a.correlation.partial_cmp(&b.correlation).expect("numbers"));
+    lowest.map_or_else(|| "-".to_owned(), correlation)
+}
+
 /// The limits of a tolerance that the table's columns show.
 fn limits(tolerance: &Tolerance) -> String {
     let (above, below) = if tolerance.strict { (">", "<") } else { ("≥", "≤") };
@@ -168,6 +155,8 @@ pub struct Report {
     pub version: &'static str,
     /// The backend that computed.
     pub backend: &'static str,
+    /// [`libtorch`](libtorch()): what the figures called `libtorch` compare with.
+    pub libtorch: Option<String>,
     /// One per case.
     pub cases: Vec<CaseReport>,
     /// Whether every case passed.
@@ -179,7 +168,7 @@ impl Report {
     #[must_use]
     pub fn new(backend: &'static str, cases: Vec<CaseReport>) -> Self {
         let passed = cases.iter().all(|case| case.passed);
-        Self { version: env!("CARGO_PKG_VERSION"), backend, cases, passed }
+        Self { version: env!("CARGO_PKG_VERSION"), backend, libtorch: libtorch(), cases, passed }
     }
 }
 
@@ -188,24 +177,21 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<15}cases  heads  worst head: corr.      loss    MAE     equal        ±1        ±5  max   mean equal",
-            "group"
+            "{:<15}cases  heads  worst head: corr.      loss    MAE     equal        ±1        ±5  max   mean equal{}",
+            "group",
+            if libtorch().is_some() { "  libtorch:       ±1" } else { "" },
         )?;
         for group in self.cases.chunk_by(|a, b| a.group == b.group) {
             let heads = || group.iter().flat_map(|case| &case.per_head);
             let least = |figure: fn(&Metrics) -> f64| heads().map(|h| figure(&h.metrics)).fold(f64::INFINITY, f64::min);
             let most = |figure: fn(&HeadReport) -> f64| heads().map(figure).fold(f64::NEG_INFINITY, f64::max);
-            // Correlations that are not defined (constant outputs) do not count.
-            let defined = heads().filter(|h| h.metrics.correlation.is_some());
-            let lowest =
-                defined.min_by(|a, b| a.metrics.correlation.partial_cmp(&b.metrics.correlation).expect("numbers"));
-            writeln!(
+            write!(
                 f,
                 "{:<14}{:>6}{:>7}{:>19}{:>10.6}{:>7.3}{:>8} %{:>8} %{:>8} %{:>5}{:>11} %",
                 group[0].group,
                 group.len(),
                 heads().count(),
-                lowest.map_or_else(|| "-".to_owned(), |head| correlation(&head.metrics)),
+                lowest_correlation(heads().map(|head| &head.metrics)),
                 most(|h| h.correlation_loss),
                 most(|h| h.metrics.mae),
                 percent(least(|m| m.equal)),
@@ -214,6 +200,12 @@ impl fmt::Display for Report {
                 most(|h| h.metrics.max_error),
                 percent(heads().map(|h| h.metrics.equal).sum::<f64>() / heads().count() as f64),
             )?;
+            if libtorch().is_some() {
+                let reference = || heads().filter_map(|head| head.libtorch.as_ref());
+                let within_1 = reference().map(|m| m.within_1).fold(f64::INFINITY, f64::min);
+                write!(f, "{:>11}{:>7} %", lowest_correlation(reference()), percent(within_1))?;
+            }
+            writeln!(f)?;
         }
         let (all, passed) = (self.cases.len(), self.cases.iter().filter(|case| case.passed).count());
         write!(f, "backend {}: {passed} of {all} cases passed", self.backend)

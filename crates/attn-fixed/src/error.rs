@@ -136,7 +136,7 @@ pub enum MaskError {
         /// Keys there are.
         keys: usize,
     },
-    /// The boolean mask is not `[queries, keys]`.
+    /// The boolean mask is not `[queries or 1, keys or 1]`.
     Allowed {
         /// Elements of the boolean mask and the row length it was made with.
         got: (usize, usize),
@@ -153,7 +153,7 @@ impl fmt::Display for MaskError {
             }
             Self::Allowed { got, expected } => write!(
                 f,
-                "boolean mask: got {} elements in rows of {}, expected {} rows of {}",
+                "boolean mask: got {} elements in rows of {}, expected {} rows (or 1) of {} (or 1)",
                 got.0, got.1, expected.0, expected.1
             ),
         }
@@ -321,7 +321,7 @@ mod tests {
             (AttentionError::TooManyKeys { got: 1 << 21 }.into(), "keys: got 2097152, expected at most 1048576"),
             (
                 AttentionError::from(MaskError::Allowed { got: (6, 2), expected: (2, 3) }).into(),
-                "boolean mask: got 6 elements in rows of 2, expected 2 rows of 3",
+                "boolean mask: got 6 elements in rows of 2, expected 2 rows (or 1) of 3 (or 1)",
             ),
         ];
         for (error, message) in cases {

@@ -1,5 +1,7 @@
 //! Which keys a query sees.
 
+use core::ops::Range;
+
 use crate::{BLOCK, MaskError};
 
 /// Which keys each query sees: the conjunction of a number of valid keys, a causal rule and a boolean mask.
@@ -15,7 +17,7 @@ use crate::{BLOCK, MaskError};
 pub struct Mask<'a> {
     valid_keys: Option<usize>,
     causal: Option<usize>,
-    /// The boolean mask and the number of keys in each of its rows.
+    /// The boolean mask and the length of its rows.
     allowed: Option<(&'a [bool], usize)>,
 }
 
@@ -40,17 +42,43 @@ impl<'a> Mask<'a> {
         self
     }
 
-    /// Query `i` sees key `j` only where `allowed[i * keys + j]` is true (row-major `[queries, keys]`).
+    /// Query `i` sees key `j` only where `allowed[i * row + j]` is true: row-major `[queries, keys]` in rows of `row`.
+    ///
+    /// Either dimension may be 1 and then holds for every query, or every key: a single row of all keys (padding), or a
+    /// `row` of 1.
     #[must_use]
-    pub const fn allowed(mut self, allowed: &'a [bool], keys: usize) -> Self {
-        self.allowed = Some((allowed, keys));
+    pub const fn allowed(mut self, allowed: &'a [bool], row: usize) -> Self {
+        self.allowed = Some((allowed, row));
+        self
+    }
+
+    /// The mask of some of the queries, which are then counted from the first of them. Of queries beyond a boolean mask
+    /// nothing is visible.
+    ///
+    /// ```
+    /// use attn_fixed::Mask;
+    ///
+    /// let mask = Mask::new().causal(10).rows(3..5);
+    /// assert!(mask.visible(1, 14) && !mask.visible(1, 15));
+    /// ```
+    #[must_use]
+    pub fn rows(mut self, queries: Range<usize>) -> Self {
+        if let Some(offset) = &mut self.causal {
+            *offset = offset.saturating_add(queries.start);
+        }
+        if let Some((allowed, row)) = &mut self.allowed
+            && allowed.len() != *row
+        {
+            let rows = queries.start.saturating_mul(*row)..queries.end.saturating_mul(*row);
+            *allowed = allowed.get(rows).unwrap_or_default();
+        }
         self
     }
 
     /// Checks the mask against the shape of an attention.
     ///
     /// # Errors
-    /// More valid keys than `keys`, or a boolean mask that is not `[queries, keys]`.
+    /// More valid keys than `keys`, or a boolean mask that is not `[queries or 1, keys or 1]`.
     pub const fn check(&self, queries: usize, keys: usize) -> Result<(), MaskError> {
         if let Some(got) = self.valid_keys
             && got > keys
@@ -58,7 +86,7 @@ impl<'a> Mask<'a> {
             return Err(MaskError::ValidKeys { got, keys });
         }
         if let Some((allowed, row)) = self.allowed
-            && (row != keys || !is_product(allowed.len(), queries, keys))
+            && !((row == keys || row == 1) && (allowed.len() == row || is_product(allowed.len(), queries, row)))
         {
             return Err(MaskError::Allowed { got: (allowed.len(), row), expected: (queries, keys) });
         }
@@ -69,11 +97,13 @@ impl<'a> Mask<'a> {
     #[must_use]
     pub fn visible(&self, query: usize, key: usize) -> bool {
         key < self.end(query, usize::MAX)
-            && self.allowed.is_none_or(|(allowed, keys)| {
-                key < keys
+            && self.allowed.is_none_or(|(allowed, row)| {
+                let query = if allowed.len() == row { 0 } else { query };
+                let key = if row == 1 { 0 } else { key };
+                key < row
                     && query
-                        .checked_mul(keys)
-                        .and_then(|row| allowed.get(row.checked_add(key)?))
+                        .checked_mul(row)
+                        .and_then(|first| allowed.get(first.checked_add(key)?))
                         .is_some_and(|&visible| visible)
             })
     }
@@ -102,9 +132,9 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// Whether `length` is `queries · keys`, without overflow.
-const fn is_product(length: usize, queries: usize, keys: usize) -> bool {
-    match queries.checked_mul(keys) {
+/// Whether `length` is `queries · row`, without overflow.
+const fn is_product(length: usize, queries: usize, row: usize) -> bool {
+    match queries.checked_mul(row) {
         Some(product) => product == length,
         None => false,
     }
@@ -141,6 +171,51 @@ mod tests {
     }
 
     #[test]
+    fn a_dimension_of_one_holds_for_all() {
+        let allowed: [bool; 5 * 150] = core::array::from_fn(|i| i % 7 != 3);
+        let (row, column) = (&allowed[..150], &allowed[..5]);
+        for (mask, expected) in [
+            (Mask::new().allowed(row, 150), (|_, key| key % 7 != 3) as fn(usize, usize) -> bool),
+            (Mask::new().allowed(column, 1), |query, _| query != 3),
+            (Mask::new().allowed(&allowed[3..4], 1), |_, _| false),
+            (Mask::new().allowed(&allowed, 150), |query, key| (query * 150 + key) % 7 != 3),
+        ] {
+            mask.check(5, 150).expect("fits");
+            for query in 0..5 {
+                for key in 0..150 {
+                    assert_eq!(mask.visible(query, key), expected(query, key), "{query} {key}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_counted_from_the_first_of_them() {
+        let allowed: [bool; 5 * 150] = core::array::from_fn(|i| i % 7 != 3);
+        for mask in [
+            Mask::new().causal(20).valid_keys(23),
+            Mask::new().allowed(&allowed, 150),
+            Mask::new().allowed(&allowed[..150], 150),
+            Mask::new().allowed(&allowed[..5], 1).causal(0),
+        ] {
+            for first in 0..5 {
+                let rows = mask.rows(first..5);
+                rows.check(5 - first, 150).expect("fits");
+                for query in first..5 {
+                    for key in 0..150 {
+                        assert_eq!(rows.visible(query - first, key), mask.visible(query, key), "{first} {query} {key}");
+                    }
+                }
+            }
+        }
+        assert!(!Mask::new().allowed(&allowed, 150).rows(5..6).visible(0, 0), "beyond the end");
+        assert!(Mask::new().causal(usize::MAX).rows(3..4).visible(0, 9));
+        #[expect(clippy::reversed_empty_ranges, reason = "a wrong range is not a panic")]
+        let reversed = Mask::new().allowed(&allowed, 150).rows(usize::MAX..1);
+        assert!(!reversed.visible(0, 0));
+    }
+
+    #[test]
     fn a_mask_of_another_shape_is_refused() {
         let allowed = [true; 12];
         assert_eq!(Mask::new().valid_keys(5).check(3, 4), Err(MaskError::ValidKeys { got: 5, keys: 4 }));
@@ -152,6 +227,9 @@ mod tests {
             "a transposed mask has the right length but not the right shape"
         );
         assert!(Mask::new().allowed(&allowed, 4).check(usize::MAX, 4).is_err());
+        for (got, row) in [(3, 4), (5, 4), (11, 4), (2, 1), (4, 1), (0, 1), (0, 0), (12, 0)] {
+            assert!(Mask::new().allowed(&allowed[..got], row).check(3, 4).is_err(), "{got} in rows of {row}");
+        }
         assert!(!Mask::new().allowed(&allowed, 4).visible(usize::MAX, 1));
         assert!(!Mask::new().allowed(&allowed, 4).visible(1, 4), "the next row's first key");
         assert!(Mask::new().causal(usize::MAX).visible(7, 9));

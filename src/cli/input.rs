@@ -1,0 +1,54 @@
+//! What several commands take: the backend, the masks, and the form of their input.
+
+use std::{error::Error, path::Path};
+
+use attn::{backend::BackendKind, npz, problem::Problem};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+
+/// How an input file looks, for `--help`.
+pub(super) const FORMAT: &str = "\
+Input, an .npz archive (numpy.savez):
+  q         [.., queries, d]: float16, float32 or float64, quantised per head; or int8. Leading dimensions are heads
+  k, v      [.., keys, d], of q's heads or fewer: each of theirs serves an equal group of q's
+  q_scale, k_scale, v_scale
+            beside int8: value = integer * scale; a number, or one per head
+  mask      optional, bool, true where a query sees a key: broadcasts to [.., queries, keys]";
+
+#[derive(Args)]
+pub(super) struct BackendArgument {
+    /// What computes the integers.
+    #[arg(long, value_name = "NAME", default_value = "scalar", value_parser = backends())]
+    pub(super) backend: BackendKind,
+}
+
+/// Accepts the names of the backends there are.
+fn backends() -> impl TypedValueParser<Value = BackendKind> {
+    PossibleValuesParser::new(BackendKind::ALL.map(BackendKind::name)).try_map(|name| name.parse::<BackendKind>())
+}
+
+#[derive(Args)]
+pub(super) struct MaskArguments {
+    /// Query i sees the keys j <= i + OFFSET only; OFFSET is the number of keys before the first query.
+    #[arg(long, value_name = "OFFSET", num_args = 0..=1, require_equals = true, default_missing_value = "0", requires = "input")]
+    causal: Option<usize>,
+    /// Only the first N keys are visible: the others are padding.
+    #[arg(long, value_name = "N", requires = "input")]
+    valid_keys: Option<usize>,
+}
+
+impl MaskArguments {
+    /// The problem that a file holds, seen through these masks and its own, with the shape of its query.
+    pub(super) fn read(&self, path: &Path) -> Result<(Problem, Vec<usize>), Box<dyn Error>> {
+        let inputs = npz::read(path)?;
+        let shape = inputs.query_shape.clone();
+        let mut problem = Problem::from_file(inputs)?;
+        problem.masks.causal = self.causal;
+        problem.masks.valid_keys = self.valid_keys;
+        // Before anything is printed or computed.
+        problem.check()?;
+        Ok((problem, shape))
+    }
+}

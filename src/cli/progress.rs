@@ -1,0 +1,38 @@
+//! A bar on stderr for work that takes its time, when somebody looks.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Work that is done sooner shows no bar.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Counts the queries of one kind of work.
+pub(super) struct Bar {
+    bar: ProgressBar,
+    start: Instant,
+}
+
+impl Bar {
+    pub(super) fn new(what: &'static str, queries: usize) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(queries as u64), ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} queries, {eta} left");
+        bar.set_style(style.expect("a valid template").progress_chars("=> "));
+        bar.set_message(what);
+        Self { bar, start: Instant::now() }
+    }
+
+    /// So many queries more are done. Draws only on a terminal.
+    pub(super) fn add(&self, queries: usize) {
+        self.bar.inc(queries as u64);
+        if self.bar.is_hidden() && self.start.elapsed() > PATIENCE {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,82 @@
+use std::{error::Error, path::PathBuf, process::ExitCode, time::Instant};
+
+use attn::{
+    backend::Backend,
+    npz::{self, Output, OutputValues},
+    problem::OutScale,
+};
+use clap::Args;
+
+use super::{
+    input::{self, BackendArgument, MaskArguments},
+    progress::Bar,
+};
+
+/// Compute attention of a numpy archive: softmax(q·kᵀ / √d) · v as int8.
+///
+/// Float tensors are quantised first, each head with its largest magnitude / 127. Says on stderr which backend computed.
+///
+/// Exit status: 0 if the output was written, 2 for a usage or input error; the output file is then as it was before.
+#[derive(Args)]
+#[command(after_help = format!("\
+Examples:
+  attn run --input qkv.npz --output out.npz
+  attn run --input qkv.npz --output out.npz --out-scale v --causal --valid-keys 1236
+
+In numpy:
+  numpy.savez(\"qkv.npz\", q=q, k=k, v=v)
+  data = numpy.load(\"out.npz\")
+  floats = data[\"out\"] * data[\"out_scale\"].reshape(q.shape[:-2] + (1, 1))
+
+{}
+
+Output, an .npz archive:
+  out       int8, of q's shape
+  out_scale float32, [heads]: value = integer * scale", input::FORMAT))]
+pub(super) struct Run {
+    /// The tensors.
+    #[arg(long, value_name = "IN.npz")]
+    input: PathBuf,
+    /// Where the output goes; a file that is there is replaced.
+    #[arg(long, value_name = "OUT.npz")]
+    output: PathBuf,
+    #[command(flatten)]
+    backend: BackendArgument,
+    /// What one step of the output is worth: `calibrated` makes the largest magnitude of each head 127, by float64 attention
+    /// on the same int8 tensors; `v` is the scale of the values, with which nothing saturates; or a number.
+    #[arg(long, value_name = "calibrated|v|NUMBER", default_value = "calibrated", allow_negative_numbers = true)]
+    out_scale: OutScale,
+    #[command(flatten)]
+    masks: MaskArguments,
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let (problem, shape) = self.masks.read(&self.input)?;
+        npz::check_writable(&self.output)?;
+        let queries = problem.heads * problem.queries;
+        let scales = {
+            let bar = Bar::new("calibrating in float64", queries);
+            problem.out_scales(self.out_scale, &|queries| bar.add(queries))?
+        };
+        let parameters = problem.parameters(&scales)?;
+        let mut backend: Box<dyn Backend> = self.backend.backend.open();
+        let start = Instant::now();
+        let values = {
+            let bar = Bar::new(backend.name(), queries);
+            problem.attend(&mut *backend, &parameters, &|queries| bar.add(queries))?
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        Output { shape, values: OutputValues::Int8 { values, scales } }.write(&self.output)?;
+        eprintln!(
+            "backend {}: {} heads x {} queries x {} keys x {} in {seconds:.3} s, written to {}",
+            backend.name(),
+            problem.heads,
+            problem.queries,
+            problem.keys,
+            problem.dim,
+            self.output.display(),
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,292 @@
+//! Arrays of a zip archive: found, decoded and checked against what the archive really holds.
+
+use std::io::{self, Read, Seek};
+
+use half::f16;
+use ndarray::{ArrayD, IxDyn, ShapeBuilder};
+use npyz::{DType, Deserialize, TypeChar, TypeRead, TypeStr};
+use zip::{ZipArchive, read::ZipFile};
+
+use super::NpzProblem;
+
+/// Longest text of an npy header that is read, in bytes; numpy has the same limit.
+const HEADER_LIMIT: usize = 10_000;
+
+pub(super) struct Archive<R: Read + Seek> {
+    zip: ZipArchive<R>,
+}
+
+/// `q`, `k`, `v` or `out`: two dimensions or more, its elements finite and in C order.
+pub(super) struct Tensor {
+    pub(super) dtype: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) elements: Elements,
+}
+
+pub(super) enum Elements {
+    Float(Vec<f64>),
+    Int8(Vec<i8>),
+}
+
+impl<R: Read + Seek> Archive<R> {
+    pub(super) fn open(mut reader: R) -> Result<Self, NpzProblem> {
+        let mut start = Vec::new();
+        reader.by_ref().take(6).read_to_end(&mut start).map_err(NpzProblem::Io)?;
+        if !start.starts_with(b"PK") {
+            return Err(NpzProblem::NotAnArchive { start });
+        }
+        let zip = ZipArchive::new(reader).map_err(|error| NpzProblem::Archive(error.to_string()))?;
+        Ok(Self { zip })
+    }
+
+    pub(super) fn contains(&self, array: &str) -> bool {
+        self.zip.index_for_name(&format!("{array}.npy")).is_some()
+    }
+
+    pub(super) fn require(&self, arrays: &[&'static str], expected: &'static str) -> Result<(), NpzProblem> {
+        let Some(&array) = arrays.iter().find(|array| !self.contains(array)) else { return Ok(()) };
+        let mut found: Vec<_> =
+            self.zip.file_names().flatten().map(|file| file.strip_suffix(".npy").unwrap_or(&file).to_owned()).collect();
+        found.sort();
+        Err(NpzProblem::Missing { array, found, expected })
+    }
+
+    pub(super) fn tensor(&mut self, name: &'static str) -> Result<Tensor, NpzProblem> {
+        let array = self.array(name, "float16, float32, float64 or int8", |kind, size| {
+            matches!((kind, size), (TypeChar::Float, 2 | 4 | 8) | (TypeChar::Int, 1))
+        })?;
+        let dtype = dtype_name(&array.dtype);
+        if array.shape.len() < 2 {
+            return Err(NpzProblem::TooFewDimensions { array: name, shape: array.shape });
+        }
+        if let Some(integers) = array.decode::<i8>()? {
+            return Ok(Tensor { dtype, shape: array.shape, elements: Elements::Int8(integers) });
+        }
+        let numbers = array.numbers()?;
+        check_finite(name, &array.shape, &numbers, f64::is_finite)?;
+        Ok(Tensor { dtype, shape: array.shape, elements: Elements::Float(numbers) })
+    }
+
+    /// A boolean array: its shape and its elements in C order.
+    pub(super) fn booleans(&mut self, name: &'static str) -> Result<(Vec<usize>, Vec<bool>), NpzProblem> {
+        let array = self.array(name, "bool (true where a query sees a key)", |kind, size| {
+            matches!((kind, size), (TypeChar::Bool, 1))
+        })?;
+        let elements = array.decode()?.ok_or_else(|| array.unreadable("its dtype".to_owned()))?;
+        Ok((array.shape, elements))
+    }
+
+    /// The scales of an int8 array of that many heads, one per head.
+    pub(super) fn scales(&mut self, name: &'static str, heads: usize) -> Result<Vec<f32>, NpzProblem> {
+        let array =
+            self.array(name, "a float (float16, float32, float64) or an integer (int32, int64)", |kind, size| {
+                matches!((kind, size), (TypeChar::Float, 2 | 4 | 8) | (TypeChar::Int, 4 | 8))
+            })?;
+        let wide = array.numbers()?;
+        if wide.len() != 1 && wide.len() != heads {
+            return Err(NpzProblem::ScaleCount { scale: name, shape: array.shape, heads });
+        }
+        let mut scales: Vec<f32> = wide.iter().map(|&x| x as f32).collect();
+        if let Some(flat) = scales.iter().position(|&x| !(x > 0.0 && x.is_finite())) {
+            return Err(NpzProblem::Scale { scale: name, index: unravel(flat, &array.shape), got: wide[flat] });
+        }
+        if scales.len() == 1 {
+            scales.resize(heads, scales[0]);
+        }
+        Ok(scales)
+    }
+
+    /// An array whose dtype is accepted; its shape has no zero and as many elements as there are bytes.
+    fn array(
+        &mut self,
+        name: &'static str,
+        expected: &'static str,
+        accepts: impl Fn(TypeChar, u64) -> bool,
+    ) -> Result<Array, NpzProblem> {
+        let unreadable = |reason: String| NpzProblem::Array { array: name, reason };
+        let mut member = self.member(name).map_err(unreadable)?;
+        let size = member.size();
+        let (header_bytes, header) = read_header(&mut member).map_err(unreadable)?;
+        let Header { descr, fortran, shape } = header;
+
+        let dtype = descr.parse::<TypeStr>().ok().filter(|dtype| accepts(dtype.type_char(), dtype.size_field()));
+        let Some(dtype) = dtype else {
+            let got = descr.parse().map_or_else(|_| descr.escape_debug().to_string(), |dtype| dtype_name(&dtype));
+            return Err(NpzProblem::DType { array: name, got, expected });
+        };
+        if shape.contains(&0) {
+            return Err(NpzProblem::Empty { array: name, shape });
+        }
+        // What the header claims is compared with what the archive claims, then with what is there: nothing is
+        // allocated on the header's word.
+        let claimed = shape.iter().fold(dtype.size_field(), |n, &d| n.saturating_mul(d as u64));
+        let mut bytes = Vec::new();
+        let mut held = size.saturating_sub(header_bytes);
+        if held == claimed {
+            // One byte more than there should be, so that the end is reached, where the checksum is compared.
+            member
+                .take(size - header_bytes + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|error| unreadable(error.to_string()))?;
+            held = bytes.len() as u64;
+        }
+        if held != claimed {
+            return Err(NpzProblem::Length {
+                array: name,
+                dtype: dtype_name(&dtype),
+                shape,
+                got: held,
+                expected: claimed,
+            });
+        }
+        Ok(Array { name, dtype, fortran, shape, bytes })
+    }
+
+    fn member(&mut self, array: &str) -> Result<ZipFile<'_, R>, String> {
+        self.zip.by_name(&format!("{array}.npy")).map_err(|error| error.to_string())
+    }
+}
+
+/// One array of the archive: its bytes, as many as dtype and shape ask for.
+struct Array {
+    name: &'static str,
+    dtype: TypeStr,
+    fortran: bool,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Array {
+    /// The elements in C order, or `None` when they are not of type `T`.
+    fn decode<T: Deserialize + Clone>(&self) -> Result<Option<Vec<T>>, NpzProblem> {
+        let Ok(reader) = T::reader(&DType::new_scalar(self.dtype.clone())) else { return Ok(None) };
+        let unreadable = |reason| self.unreadable(reason);
+        let mut elements = Vec::with_capacity(self.shape.iter().product());
+        let mut rest = &self.bytes[..];
+        while !rest.is_empty() {
+            elements.push(reader.read_one(&mut rest).map_err(|error| unreadable(error.to_string()))?);
+        }
+        if self.fortran {
+            let elements = ArrayD::from_shape_vec(IxDyn(&self.shape).f(), elements);
+            let elements = elements.map_err(|error| unreadable(error.to_string()))?;
+            return Ok(Some(elements.iter().cloned().collect()));
+        }
+        Ok(Some(elements))
+    }
+
+    /// The elements of any accepted type but int8, in C order. Integers above 2^53 are rounded.
+    fn numbers(&self) -> Result<Vec<f64>, NpzProblem> {
+        fn wide<T>(elements: Vec<T>, widen: impl Fn(T) -> f64) -> Vec<f64> {
+            elements.into_iter().map(widen).collect()
+        }
+        let (bytes, kind) = (self.dtype.size_field(), self.dtype.type_char());
+        let elements = match (kind, bytes) {
+            (TypeChar::Float, 2) => self.decode::<f16>()?.map(|x| wide(x, f64::from)),
+            (TypeChar::Float, 4) => self.decode::<f32>()?.map(|x| wide(x, f64::from)),
+            (TypeChar::Float, _) => self.decode::<f64>()?,
+            (_, 4) => self.decode::<i32>()?.map(|x| wide(x, f64::from)),
+            _ => self.decode::<i64>()?.map(|x| wide(x, |x| x as f64)),
+        };
+        elements.ok_or_else(|| self.unreadable(format!("dtype {}", self.dtype)))
+    }
+
+    fn unreadable(&self, reason: String) -> NpzProblem {
+        NpzProblem::Array { array: self.name, reason }
+    }
+}
+
+/// What the header of an npy file says.
+struct Header {
+    /// Type string such as `<f4`.
+    descr: String,
+    fortran: bool,
+    shape: Vec<usize>,
+}
+
+/// Reads the header of an npy file and the number of bytes that it takes.
+///
+/// npyz has a reader of its own, but that panics on a shape whose product overflows, allocates what a length field asks
+/// for and takes time exponential in nested brackets. numpy writes the one form that is read here.
+fn read_header(reader: &mut impl Read) -> Result<(u64, Header), String> {
+    let mut bytes = |count: usize| {
+        let mut bytes = vec![0; count];
+        let read = reader.read_exact(&mut bytes);
+        read.map(|()| bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => "it ends within its header".to_owned(),
+            _ => error.to_string(),
+        })
+    };
+    let start = bytes(8)?;
+    if !start.starts_with(b"\x93NUMPY") {
+        return Err("it is not an npy file".to_owned());
+    }
+    let (length, start) = match start[6..] {
+        [1, 0] => (bytes(2)?.iter().rev().fold(0, |n, &byte| n << 8 | usize::from(byte)), 10),
+        [2 | 3, 0] => (bytes(4)?.iter().rev().fold(0, |n, &byte| n << 8 | usize::from(byte)), 12),
+        _ => return Err(format!("npy version {}.{}, expected 1.0, 2.0 or 3.0", start[6], start[7])),
+    };
+    if length > HEADER_LIMIT {
+        return Err(format!("its header has {length} bytes, expected at most {HEADER_LIMIT}"));
+    }
+    let text = String::from_utf8(bytes(length)?).map_err(|_| "its header is not text".to_owned())?;
+    let header = parse_header(&text)
+        .ok_or_else(|| format!("its header is {text:?}, expected descr, fortran_order and shape"))?;
+    Ok(((start + length) as u64, header))
+}
+
+/// Parses `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, its entries in any order.
+fn parse_header(text: &str) -> Option<Header> {
+    let entry = |key: &str| Some(text.split_once(&format!("'{key}':"))?.1.trim_start());
+    let descr = match entry("descr")?.strip_prefix('\'') {
+        Some(quoted) => quoted.split_once('\'')?.0,
+        None => "structured",
+    };
+    let order = entry("fortran_order")?;
+    let fortran = order.starts_with("True");
+    let (shape, _) = entry("shape")?.strip_prefix('(')?.split_once(')')?;
+    let lengths = shape.split(',').map(str::trim).filter(|length| !length.is_empty());
+    Some(Header {
+        descr: descr.to_owned(),
+        fortran: (fortran || order.starts_with("False")).then_some(fortran)?,
+        shape: lengths.map(|length| length.parse().ok()).collect::<Option<_>>()?,
+    })
+}
+
+/// numpy's name of a type, such as `float32`.
+fn dtype_name(dtype: &TypeStr) -> String {
+    let bits = dtype.size_field().saturating_mul(8);
+    match dtype.type_char() {
+        TypeChar::Bool => "bool".to_owned(),
+        TypeChar::Int => format!("int{bits}"),
+        TypeChar::Uint => format!("uint{bits}"),
+        TypeChar::Float => format!("float{bits}"),
+        TypeChar::Complex => format!("complex{bits}"),
+        TypeChar::Object => "object".to_owned(),
+        _ => dtype.to_string(),
+    }
+}
+
+/// The elements of a tensor as float32.
+pub(super) fn narrow(array: &'static str, shape: &[usize], elements: &[f64]) -> Result<Vec<f32>, NpzProblem> {
+    check_finite(array, shape, elements, |x| (x as f32).is_finite())?;
+    Ok(elements.iter().map(|&x| x as f32).collect())
+}
+
+fn check_finite(
+    array: &'static str,
+    shape: &[usize],
+    elements: &[f64],
+    finite: impl Fn(f64) -> bool,
+) -> Result<(), NpzProblem> {
+    match elements.iter().position(|&x| !finite(x)) {
+        Some(flat) => Err(NpzProblem::NotFinite { array, index: unravel(flat, shape), got: elements[flat] }),
+        None => Ok(()),
+    }
+}
+
+/// Index of an element, given its place in C order.
+fn unravel(mut flat: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index: Vec<_> = shape.iter().rev().map(|length| (flat % length, flat /= length).0).collect();
+    index.reverse();
+    index
+}

@@ -1,0 +1,180 @@
+//! Attention's inputs and outputs as `.npz` archives, as numpy's `savez` and `savez_compressed` write and `load` reads
+//! them.
+//!
+//! # Inputs
+//!
+//! | array | shape | dtype |
+//! |---|---|---|
+//! | `q` | `[.., queries, d]` | float16, float32 or float64, else int8 |
+//! | `k`, `v` | `[.., keys, d]`, equal | as `q`: all three float (of any widths), or all three int8 |
+//! | `q_scale`, `k_scale`, `v_scale` | one number, or one per head of its array | a float; int32 and int64 too, because Python's `1` is saved so |
+//! | `mask`, may be absent | broadcasts to `[.., queries, keys]`, leading dimensions as `q`'s or flattened to heads | bool: true where a query sees a key |
+//!
+//! The scales belong to int8 arrays and are required there: value = integer * scale. Beside float arrays they are
+//! refused, because it cannot be known whether they were already applied. Other arrays of the archive are ignored.
+//!
+//! Leading dimensions are flattened to heads, in C order; an array of two dimensions is one head. With grouped heads,
+//! `q` is `[.., h, queries, d]`, `k` and `v` are `[.., g, keys, d]`, `h` is a multiple of `g` and the dimensions before
+//! them agree (missing ones count as 1). A single head of `k` and `v` serves all heads of `q`.
+//!
+//! # Outputs
+//!
+//! | array | shape | dtype |
+//! |---|---|---|
+//! | `out` | that of `q` | int8; [`Output::read`] takes float16, float32 and float64 too |
+//! | `out_scale` | `[heads]`; a single number is read too | float32; required beside int8, refused beside floats |
+//!
+//! # Files
+//!
+//! C and Fortran order, little and big endian, stored and deflated archives, zip64 and all npy versions (1.0 to 3.0)
+//! are read. No input makes this module panic or allocate more than a small multiple of what the archive really holds.
+
+mod archive;
+mod error;
+mod output;
+
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek},
+    path::Path,
+};
+
+use crate::mask::BooleanMask;
+use archive::{Archive, Elements, narrow};
+
+pub(crate) use error::Shape;
+pub use error::{NpzError, NpzProblem};
+pub use output::{Output, OutputValues, check_writable};
+
+/// One `T` for each of query, key and value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Qkv<T> {
+    /// Of the query, `q`.
+    pub query: T,
+    /// Of the key, `k`.
+    pub key: T,
+    /// Of the value, `v`.
+    pub value: T,
+}
+
+/// The attention inputs of one archive: complete, consistent in shape and finite.
+///
+/// No dimension is zero, and `heads` is a multiple of `kv_heads`: head `h` reads head `h / (heads / kv_heads)` of key
+/// and value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inputs {
+    /// Number of heads of the query: the product of its leading dimensions.
+    pub heads: usize,
+    /// Number of heads of key and value: the product of their leading dimensions.
+    pub kv_heads: usize,
+    /// Number of queries per head.
+    pub queries: usize,
+    /// Number of keys per head.
+    pub keys: usize,
+    /// Length `d` of every vector.
+    pub dim: usize,
+    /// Shape of `q` in the archive, `[.., queries, dim]`: the shape a user expects of the output.
+    pub query_shape: Vec<usize>,
+    /// Which keys are visible, if the archive says so.
+    pub mask: Option<BooleanMask>,
+    /// The numbers.
+    pub values: Values,
+}
+
+/// The numbers of [`Inputs`] in C order: the query is `[heads, queries, dim]`, key and value `[kv_heads, keys, dim]`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// Real numbers, all finite.
+    Float(Qkv<Vec<f32>>),
+    /// Integers and their scales.
+    Int8 {
+        /// The integers, in `-128..=127`.
+        values: Qkv<Vec<i8>>,
+        /// The scales, positive and finite, one per head: `heads` for the query, `kv_heads` for key and value. A single
+        /// number of the archive is repeated.
+        scales: Qkv<Vec<f32>>,
+    },
+}
+
+/// Reads the attention inputs of the archive at `path`.
+///
+/// # Errors
+/// [`NpzError`] when the file cannot be read, or does not hold what the [module](self) asks for.
+pub fn read(path: &Path) -> Result<Inputs, NpzError> {
+    let file = path.display().to_string();
+    match File::open(path) {
+        Ok(reader) => read_from(BufReader::new(reader), &file),
+        Err(error) => Err(NpzError { file, problem: NpzProblem::Io(error) }),
+    }
+}
+
+/// Reads the attention inputs of the archive in `reader`, which `name` names in errors.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_from(reader: impl Read + Seek, name: &str) -> Result<Inputs, NpzError> {
+    inputs(reader).map_err(|problem| NpzError { file: name.to_owned(), problem })
+}
+
+fn inputs(reader: impl Read + Seek) -> Result<Inputs, NpzProblem> {
+    let mut archive = Archive::open(reader)?;
+    archive.require(&["q", "k", "v"], "q, k and v (numpy.savez(file, q=q, k=k, v=v))")?;
+    let (query, key, value) = (archive.tensor("q")?, archive.tensor("k")?, archive.tensor("v")?);
+    let (heads, kv_heads) = head_counts(&query.shape, &key.shape, &value.shape)?;
+    let [queries, dim] = [2, 1].map(|back| query.shape[query.shape.len() - back]);
+    let keys = key.shape[key.shape.len() - 2];
+
+    let scales = ["q_scale", "k_scale", "v_scale"];
+    let values = match (query.elements, key.elements, value.elements) {
+        (Elements::Float(q), Elements::Float(k), Elements::Float(v)) => {
+            if let Some(scale) = scales.into_iter().find(|scale| archive.contains(scale)) {
+                return Err(NpzProblem::ScaleOfFloat { scale });
+            }
+            let query = narrow("q", &query.shape, &q)?;
+            Values::Float(Qkv { query, key: narrow("k", &key.shape, &k)?, value: narrow("v", &value.shape, &v)? })
+        }
+        (Elements::Int8(query), Elements::Int8(key), Elements::Int8(value)) => {
+            archive.require(&scales, "q_scale, k_scale and v_scale beside int8 arrays (a number, or one per head)")?;
+            let scales = Qkv {
+                query: archive.scales("q_scale", heads)?,
+                key: archive.scales("k_scale", kv_heads)?,
+                value: archive.scales("v_scale", kv_heads)?,
+            };
+            Values::Int8 { values: Qkv { query, key, value }, scales }
+        }
+        _ => return Err(NpzProblem::Mixed(Qkv { query: query.dtype, key: key.dtype, value: value.dtype })),
+    };
+    let mask = if archive.contains("mask") {
+        let (shape, elements) = archive.booleans("mask")?;
+        let lead = &query.shape[..query.shape.len() - 2];
+        let mask = BooleanMask::broadcast(elements, &shape, lead, [queries, keys]);
+        Some(mask.ok_or_else(|| NpzProblem::Mask { shape, expected: [lead, &[queries, keys]].concat() })?)
+    } else {
+        None
+    };
+    Ok(Inputs { heads, kv_heads, queries, keys, dim, query_shape: query.shape, mask, values })
+}
+
+/// Heads of the query, and of key and value, from the three shapes.
+fn head_counts(query: &[usize], key: &[usize], value: &[usize]) -> Result<(usize, usize), NpzProblem> {
+    if key != value {
+        return Err(NpzProblem::KeyValue { key: key.to_vec(), value: value.to_vec() });
+    }
+    if query.last() != key.last() {
+        return Err(NpzProblem::Dim { query: query.to_vec(), key: key.to_vec() });
+    }
+    let (query_lead, key_lead) = (&query[..query.len() - 2], &key[..key.len() - 2]);
+    let (heads, kv_heads) = (query_lead.iter().product::<usize>(), key_lead.iter().product::<usize>());
+    // From the last leading dimension to the first, missing ones are 1: the last may be grouped, the others agree.
+    let length = query_lead.len().max(key_lead.len());
+    let padded = |lead: &[usize]| [vec![1; length - lead.len()], lead.to_vec()].concat();
+    let grouped = match (padded(query_lead).split_last(), padded(key_lead).split_last()) {
+        (Some((query, query_rest)), Some((key, key_rest))) => query % key == 0 && query_rest == key_rest,
+        _ => true,
+    };
+    if grouped || kv_heads == 1 {
+        Ok((heads, kv_heads))
+    } else {
+        Err(NpzProblem::Heads { query: query.to_vec(), key: key.to_vec() })
+    }
+}

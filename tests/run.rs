@@ -1,0 +1,413 @@
+//! `attn run` and `attn compare`: files in, files out.
+
+mod common;
+
+use std::{
+    fs,
+    io::Read,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use attn::{
+    Mask, Parameters, Scales, attend,
+    npz::{Output, OutputValues},
+    problem::calibrated_scale,
+    scratch_len,
+};
+use attn_ref::attention_head;
+use common::{Array, archive, assert_usage_error, attn, fixture, path_of, stderr, stdout};
+use ndarray::Array2;
+
+const ONE: [u8; 4] = 1.0_f32.to_le_bytes();
+
+/// `rows * 8` integers in -16..16, other ones for every seed.
+fn integers(rows: usize, seed: u32) -> Vec<i8> {
+    (0..rows as u32 * 8).map(|i| ((i + seed).wrapping_mul(0x9E37_79B1) >> 27) as i8 - 16).collect()
+}
+
+fn bytes(integers: &[i8]) -> Vec<u8> {
+    integers.iter().map(|&x| x as u8).collect()
+}
+
+/// Runs and expects success; what it printed on stderr, and the output.
+#[track_caller]
+fn run(input: &str, options: &[&str]) -> (String, Output) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out.npz").display().to_string();
+    let output = attn(&[&["run", "--input", input, "--output", &out], options].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(output.stdout.is_empty());
+    assert_eq!(files(folder.path()), ["out.npz"], "nothing else is left behind");
+    (stderr(&output).to_owned(), Output::read(Path::new(&out)).expect("what was written"))
+}
+
+/// Names of the files of a folder.
+fn files(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).expect("a folder").map(|file| file.expect("listed").file_name());
+    let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[track_caller]
+fn int8(output: &Output) -> (&[i8], &[f32]) {
+    match &output.values {
+        OutputValues::Int8 { values, scales } => (values, scales),
+        OutputValues::Float(_) => panic!("out is float"),
+    }
+}
+
+/// Six query heads of 3 queries, two key heads of 5 keys, dimension 8, a scale per head, and a mask of every head.
+struct Grouped {
+    query: Vec<i8>,
+    key: Vec<i8>,
+    value: Vec<i8>,
+    mask: Vec<bool>,
+}
+
+const SCALES: [f32; 6] = [0.25, 0.5, 0.125, 1.0, 0.3, 0.01];
+const KV_SCALES: [[f32; 2]; 2] = [[0.5, 0.25], [1.0, 0.07]];
+
+impl Grouped {
+    fn new() -> Self {
+        let mask = (0..6 * 3 * 5).map(|i| i % 7 != 2).collect();
+        Self { query: integers(18, 1), key: integers(10, 1000), value: integers(10, 2000), mask }
+    }
+
+    fn archive(&self) -> tempfile::NamedTempFile {
+        let scales = |scales: &[f32]| -> Vec<u8> { scales.iter().flat_map(|scale| scale.to_le_bytes()).collect() };
+        let mask: Vec<u8> = self.mask.iter().map(|&visible| u8::from(visible)).collect();
+        archive(&[
+            ("q", "|i1", "(2, 3, 3, 8)", &bytes(&self.query)),
+            ("k", "|i1", "(2, 1, 5, 8)", &bytes(&self.key)),
+            ("v", "|i1", "(2, 1, 5, 8)", &bytes(&self.value)),
+            ("q_scale", "<f4", "(6,)", &scales(&SCALES)),
+            ("k_scale", "<f4", "(2, 1)", &scales(&KV_SCALES[0])),
+            ("v_scale", "<f4", "(2,)", &scales(&KV_SCALES[1])),
+            ("mask", "|b1", "(6, 3, 5)", &mask),
+        ])
+    }
+
+    /// The specification and the truth of one head, masked by the file's mask and this one.
+    fn head(&self, head: usize, mask: Mask<'_>, out_scale: Option<f32>) -> (Vec<i8>, f32) {
+        let cut = |tensor: &[i8], head: usize, rows: usize| tensor[head * rows * 8..][..rows * 8].to_vec();
+        let (query, key, value) =
+            (cut(&self.query, head, 3), cut(&self.key, head / 3, 5), cut(&self.value, head / 3, 5));
+        let [key_scale, value_scale] = KV_SCALES.map(|scales| scales[head / 3]);
+        let mask = mask.allowed(&self.mask[head * 15..][..15], 5);
+        let float = |tensor: &[i8], scale: f32| {
+            let values = tensor.iter().map(|&x| f64::from(x) * f64::from(scale)).collect();
+            Array2::from_shape_vec([tensor.len() / 8, 8], values).expect("whole rows")
+        };
+        let (q, k, v) = (float(&query, SCALES[head]), float(&key, key_scale), float(&value, value_scale));
+        let truth = attention_head(q.view(), k.view(), v.view(), 8.0_f64.sqrt().recip(), &mask).expect("finite");
+        let largest = truth.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+        let out = out_scale.unwrap_or_else(|| calibrated_scale(largest, value_scale));
+        let scales = Scales { query: SCALES[head], key: key_scale, value: value_scale, out };
+        let parameters = Parameters::new(8, scales).expect("in range");
+        let (mut scratch, mut out_values) = ([0; scratch_len(8)], vec![0; 24]);
+        let inputs = attn::Inputs { query: &query, key: &key, value: &value };
+        attend(&parameters, inputs, &mask, &mut scratch, &mut out_values).expect("valid");
+        (out_values, out)
+    }
+
+    #[track_caller]
+    fn expect(&self, output: &Output, mask: Mask<'_>, out_scale: impl Fn(usize) -> Option<f32>) {
+        assert_eq!(output.shape, [2, 3, 3, 8]);
+        let (values, scales) = int8(output);
+        for head in 0..6 {
+            let (expected, scale) = self.head(head, mask, out_scale(head));
+            assert_eq!(&values[head * 24..][..24], expected, "head {head}");
+            assert!((scales[head] / scale - 1.0).abs() < 1e-6, "head {head}: {} {scale}", scales[head]);
+        }
+    }
+}
+
+#[test]
+fn gives_the_bits_of_the_specification() {
+    let grouped = Grouped::new();
+    let file = grouped.archive();
+    let path = path_of(&file);
+    let (stderr, output) = run(&path, &[]);
+    assert!(stderr.starts_with("backend scalar: 6 heads x 3 queries x 5 keys x 8 in "), "{stderr}");
+    grouped.expect(&output, Mask::new(), |_| None);
+    let (_, output) = run(&path, &["--causal", "--out-scale", "calibrated", "--backend", "scalar"]);
+    grouped.expect(&output, Mask::new().causal(0), |_| None);
+    let (_, output) = run(&path, &["--causal=1", "--valid-keys", "3", "--out-scale=v"]);
+    grouped.expect(&output, Mask::new().causal(1).valid_keys(3), |head| Some(KV_SCALES[1][head / 3]));
+    let (_, output) = run(&path, &["--out-scale", "0.02", "--valid-keys=0"]);
+    grouped.expect(&output, Mask::new().valid_keys(0), |_| Some(0.02));
+    assert!(int8(&output).0.iter().all(|&x| x == 0));
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_and_replaces_what_was_there() {
+    let file = Grouped::new().archive();
+    let input = path_of(&file);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (a, b) = (folder.path().join("a.npz"), folder.path().join("b.npz"));
+    fs::write(&b, "what was there").expect("written");
+    for out in [&a, &b] {
+        assert!(attn(&["run", "--input", &input, "--output", &out.display().to_string()]).status.success());
+    }
+    assert_eq!(fs::read(&a).expect("written"), fs::read(&b).expect("written"));
+    // In place of its own input, too.
+    let out = path_of(&file);
+    assert!(attn(&["run", "--input", &out, "--output", &out]).status.success());
+    assert_eq!(fs::read(&a).expect("written"), fs::read(&out).expect("written"));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_and_permissions_kept() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let file = Grouped::new().archive();
+    let folder = tempfile::tempdir().expect("a folder");
+    let [target, link, new] = ["target.npz", "link.npz", "new.npz"].map(|name| folder.path().join(name));
+    fs::write(&target, "private").expect("written");
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).expect("set");
+    symlink("target.npz", &link).expect("linked");
+    for out in [&link, &new] {
+        assert!(attn(&["run", "--input", &path_of(&file), "--output", &out.display().to_string()]).status.success());
+    }
+    assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&target), 0o600);
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "").expect("written");
+    assert_eq!(mode(&new), mode(&plain), "as any new file");
+    assert_eq!(fs::read(&target).expect("written"), fs::read(&new).expect("written"));
+}
+
+/// The disk is full: what was there stays, and nothing else.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_failed_write_leaves_no_half_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out.npz");
+    let input = fixture("src/suite/data/whisper.npz");
+    // No file may grow beyond 64 blocks of 512 or 1024 bytes; the output has 576 000.
+    let script = "ulimit -f 64; trap '' XFSZ; exec \"$0\" run --input \"$1\" --output \"$2\" --out-scale v";
+    let run = || {
+        let arguments = ["-c", script, env!("CARGO_BIN_EXE_attn"), &input, &out.display().to_string()];
+        Command::new("sh").args(arguments).output().expect("a shell")
+    };
+    for before in [None, Some("what was there")] {
+        if let Some(before) = before {
+            fs::write(&out, before).expect("written");
+        }
+        let output = run();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("out.npz: cannot write it: File too large"), "{}", stderr(&output));
+        assert_eq!(fs::read_to_string(&out).ok().as_deref(), before);
+        assert_eq!(files(folder.path()), ["out.npz"][..usize::from(before.is_some())]);
+    }
+}
+
+/// Long work with and without a terminal.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_bar_is_drawn_on_a_terminal_only() {
+    let tensor = vec![7_u8; 60_000 * 64];
+    let scales = ["q_scale", "k_scale", "v_scale"].map(|name| (name, "<f4", "()", ONE.as_slice()));
+    let tensors = ["q", "k", "v"].map(|name| (name, "|i1", "(60000, 64)", tensor.as_slice()));
+    let file = archive(&[&tensors[..], &scales[..]].concat());
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out.npz");
+    let command = [env!("CARGO_BIN_EXE_attn"), "run", "--input", &path_of(&file), "--out-scale", "v", "--output"];
+    let command = format!("exec {} {}", command.join(" "), out.display());
+    let spawn = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"))
+    };
+    // A terminal of its own; its output ends with the work at the latest.
+    let mut child = spawn("script", &["--quiet", "--flush", "--command", &command, "/dev/null"]);
+    let (mut seen, mut part) = (Vec::new(), [0; 4096]);
+    let mut terminal = child.stdout.take().expect("piped");
+    while !String::from_utf8_lossy(&seen).contains("/60000 queries") {
+        let length = terminal.read(&mut part).expect("read");
+        assert!(length > 0, "no bar in {:?}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&part[..length]);
+    }
+    child.kill().expect("killed");
+    let mut child = spawn("sh", &["-c", &command]);
+    std::thread::sleep(Duration::from_secs(3));
+    child.kill().expect("killed");
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!((stdout(&output), stderr(&output)), ("", ""));
+    assert!(files(folder.path()).is_empty(), "nothing is written before there is a result");
+}
+
+/// What `attn run` must refuse, with the words that say why.
+#[test]
+fn bad_input_is_refused_in_one_line_and_nothing_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out.npz");
+    fs::write(&out, "what was there").expect("written");
+    let out = out.display().to_string();
+    let refuse = |input: &str, options: &[&str], expected: &[&str]| {
+        assert_usage_error(&[&["run", "--input", input, "--output", &out], options].concat(), expected);
+        assert_eq!(fs::read_to_string(&out).expect("there"), "what was there", "{expected:?}");
+        assert_eq!(files(folder.path()), ["out.npz"], "{expected:?}");
+    };
+    let tensor = bytes(&integers(4, 3));
+    let zero = 0.0_f32.to_le_bytes();
+    let hundred = 100.0_f32.to_le_bytes();
+    let good: [Array<'_>; 6] = [
+        ("q", "|i1", "(4, 8)", &tensor),
+        ("k", "|i1", "(4, 8)", &tensor),
+        ("v", "|i1", "(4, 8)", &tensor),
+        ("q_scale", "<f4", "()", &ONE),
+        ("k_scale", "<f4", "()", &ONE),
+        ("v_scale", "<f4", "()", &ONE),
+    ];
+    let changed = |array: Array<'static>| {
+        let mut arrays: Vec<Array<'_>> = good.iter().copied().filter(|(name, ..)| *name != array.0).collect();
+        arrays.push(array);
+        archive(&arrays)
+    };
+    let file = archive(&good);
+    run(&path_of(&file), &[]);
+
+    // The file itself.
+    refuse("missing.npz", &[], &["missing.npz: cannot read it: "]);
+    refuse(&folder.path().display().to_string(), &[], &["cannot read it: "]);
+    refuse(&fixture("Cargo.toml"), &[], &["Cargo.toml: not an .npz archive: it starts with"]);
+    let whole = fs::read(file.path()).expect("written");
+    let cut = tempfile::NamedTempFile::new().expect("a file");
+    for length in [0, 3, 100, whole.len() - 10] {
+        fs::write(cut.path(), &whole[..length]).expect("written");
+        refuse(
+            &path_of(&cut),
+            &[],
+            &["expected an .npz archive", "truncated"][usize::from(length > 0)..][..1].as_ref(),
+        );
+    }
+    // Every archive that numpy wrote badly on purpose; tests/npz.rs has their messages.
+    let mut bad = 0;
+    for name in files(Path::new(&fixture("tests/npz"))).iter().filter(|name| name.starts_with("bad_")) {
+        refuse(&fixture(&format!("tests/npz/{name}")), &[], &[name]);
+        bad += 1;
+    }
+    assert!(bad >= 50, "{bad}");
+    // Shapes, scales and masks that attention has no form for.
+    let refuse_array = |array: Array<'static>, expected: &str| refuse(&path_of(&changed(array)), &[], &[expected]);
+    refuse_array(("q", "|i1", "(8, 4)", &[1; 32]), "q has shape (8, 4) and k has shape (4, 8), expected equal last");
+    refuse_array(("k_scale", "<f4", "()", &[0; 4]), "k_scale is 0.0, expected a positive and finite float32");
+    refuse_array(("mask", "|u1", "(4, 4)", &[1; 16]), "mask is uint8, expected bool (true where a query sees a key)");
+    refuse_array(("mask", "|b1", "(3, 4)", &[1; 12]), "mask has shape (3, 4), expected one that broadcasts to (4, 4)");
+    refuse_array(("mask", "|b1", "(1, 1, 4, 4)", &[1; 16]), "mask has shape (1, 1, 4, 4), expected one");
+    refuse_array(("mask", "|b1", "(4, 4)", &[1; 15]), "mask holds 15 bytes of data, expected 16");
+    refuse_array(("mask", "|b1", "(0, 4)", &[]), "mask has shape (0, 4), expected no dimension of zero");
+    for (shape, len, scale, expected) in [
+        ("(4, 7)", 28, &ONE, "head dimension: got 7, expected 8 to 256"),
+        ("(4, 300)", 1200, &ONE, "head dimension: got 300, expected 8 to 256"),
+        ("(4, 8)", 32, &hundred, "expected at most 32"),
+        ("(4, 8)", 32, &zero, "q_scale is 0.0"),
+    ] {
+        let tensor = vec![1; len];
+        let scales = [("q_scale", "<f4", "()", scale.as_slice()), good[4], good[5]];
+        let tensors = ["q", "k", "v"].map(|name| (name, "|i1", shape, tensor.as_slice()));
+        refuse(&path_of(&archive(&[tensors, scales].concat())), &[], &[expected]);
+    }
+    // Options.
+    let input = path_of(&file);
+    refuse(&input, &["--valid-keys", "5"], &["valid keys: got 5, expected at most 4"]);
+    refuse(&input, &["--valid-keys=-1"], &["invalid value '-1' for '--valid-keys <N>'"]);
+    refuse(&input, &["--causal=x"], &["invalid value 'x' for '--causal[=<OFFSET>]'"]);
+    for scale in ["0", "-1", "nan", "inf", "1e-60", "1e60", "w", ""] {
+        let expected = "expected calibrated, v, or a positive number in the range of float32";
+        refuse(&input, &["--out-scale", scale], &["'--out-scale <calibrated|v|NUMBER>'", expected]);
+    }
+    refuse(
+        &input,
+        &["--out-scale", "1e-9"],
+        &["value scale / output scale: got 1000000028", "expected 0.0000152587890625 to 65536"],
+    );
+    refuse(&input, &["--backend", "gpu"], &["invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar]"]);
+    refuse(&input, &["--frobnicate"], &["unexpected argument '--frobnicate'"]);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_before_the_work() {
+    let file = Grouped::new().archive();
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = folder.path().join("text");
+    fs::write(&text, "text").expect("written");
+    let mut read_only = fs::metadata(&text).expect("there").permissions();
+    read_only.set_readonly(true);
+    fs::set_permissions(&text, read_only).expect("set");
+    let below = |name: &str| folder.path().join(name).display().to_string();
+    for (out, expected) in [
+        (below("."), "is a folder or a device"),
+        (below("new/"), "is a folder or a device"),
+        (below("none/out.npz"), "cannot write it: No such file or directory"),
+        (below("text/out.npz"), "cannot write it: Not a directory"),
+        (below("text"), "cannot write it: permission denied"),
+        (below(&"x".repeat(300)), "cannot write it: File name too long"),
+        #[cfg(target_os = "linux")]
+        ("/dev/full".to_owned(), "is a folder or a device"),
+        #[cfg(target_os = "linux")]
+        ("/proc/out.npz".to_owned(), "cannot write it: "),
+    ] {
+        assert_usage_error(&["run", "--input", &path_of(&file), "--output", &out], &[&format!("{out}: {expected}")]);
+    }
+    assert_eq!(fs::read_to_string(&text).expect("there"), "text");
+    assert_eq!(files(folder.path()), ["text"]);
+    assert_usage_error(&["run", "--input", "x.npz"], &["not provided: --output <OUT.npz>"]);
+}
+
+#[test]
+fn outputs_are_compared_head_by_head() {
+    let file = Grouped::new().archive();
+    let folder = tempfile::tempdir().expect("a folder");
+    let [a, b] = ["a.npz", "b.npz"].map(|name| folder.path().join(name).display().to_string());
+    for (out, scale) in [(&a, "calibrated"), (&b, "v")] {
+        let input = path_of(&file);
+        assert!(attn(&["run", "--input", &input, "--output", out, "--out-scale", scale]).status.success());
+    }
+    let output = attn(&["compare", &a, &a]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).starts_with(&format!("{a} against {a}\none step: the first's out_scale\n")));
+    let rows: Vec<_> = stdout(&output).lines().skip(3).collect();
+    assert_eq!(rows.len(), 7);
+    for (row, label) in rows.iter().zip(["all", "head 0", "head 1", "head 2", "head 3", "head 4", "head 5"]) {
+        assert!(row.starts_with(label) && row.contains(" 100.00 % 100.00 % 100.00 %    0 "), "{row}");
+    }
+    let output = attn(&["compare", "--json", &a, &b]);
+    assert_eq!(output.status.code(), Some(0), "different outputs are no error");
+    let comparison: serde_json::Value = serde_json::from_str(stdout(&output)).expect("JSON");
+    assert_eq!((&comparison["step"], &comparison["shape"]), (&"First".into(), &[2, 3, 3, 8][..].into()));
+    assert_eq!(comparison["per_head"].as_array().map(Vec::len), Some(6));
+    assert!(comparison["overall"]["equal"].as_f64() < Some(1.0));
+    assert!(comparison["overall"]["correlation"].as_f64() > Some(0.9), "{comparison}");
+}
+
+#[test]
+fn what_is_no_output_is_not_compared() {
+    let nan = [f32::NAN.to_le_bytes(), ONE].concat();
+    let int8: Array<'_> = ("out", "|i1", "(1, 2)", &[1, 2]);
+    let good = archive(&[int8, ("out_scale", "<f4", "()", &ONE)]);
+    assert!(attn(&["compare", &path_of(&good), &path_of(&good)]).status.success());
+    for (arrays, expected) in [
+        (vec![], "no array out: the archive holds nothing, expected out (and out_scale beside int8)"),
+        (vec![int8], "no array out_scale: the archive holds out, expected out_scale beside an int8 out"),
+        (vec![int8, ("out_scale", "<f4", "()", &[0; 4])], "out_scale is 0.0, expected a positive and finite float32"),
+        (vec![int8, ("out_scale", "<f4", "(2,)", &[0; 8])], "out_scale has shape (2,), expected one number or one per"),
+        (vec![("out", "<i4", "(1, 2)", &[0; 8])], "out is int32, expected float16, float32, float64 or int8"),
+        (vec![("out", "<f4", "(2,)", &nan)], "out has shape (2,), expected two dimensions or more"),
+        (vec![("out", "<f4", "(1, 2)", &nan)], "out[0, 0] is NaN, expected a finite number"),
+        (vec![("out", "<f4", "(0, 2)", &[])], "out has shape (0, 2), expected no dimension of zero"),
+        (vec![("out", "<f4", "(1, 1)", &ONE), ("out_scale", "<f4", "()", &ONE)], "out_scale beside float arrays"),
+        (vec![("out", "<f4", "(2, 1)", &nan[4..].repeat(2))], "the first out has shape (2, 1) and the second (1, 2)"),
+    ] {
+        let bad = archive(&arrays);
+        assert_usage_error(&["compare", &path_of(&bad), &path_of(&good)], &[expected]);
+    }
+    assert_usage_error(&["compare", "missing.npz", &path_of(&good)], &["missing.npz: cannot read it: "]);
+    assert_usage_error(&["compare", &path_of(&good), &fixture("README.md")], &["README.md: not an .npz archive"]);
+    assert_usage_error(&["compare", &path_of(&good)], &["not provided: <B.npz>"]);
+}
