@@ -4,7 +4,10 @@ use std::fmt::Debug;
 use std::io::{Cursor, Read, Write};
 use std::path::PathBuf;
 
-use attn::npz::{self, Inputs, Qkv, Values};
+use attn::{
+    mask::BooleanMask,
+    npz::{self, Inputs, Qkv, Values},
+};
 use proptest::prelude::*;
 use zip::{ZipArchive, ZipWriter, write::SimpleFileOptions};
 
@@ -90,6 +93,14 @@ fn compressed() {
     expect_int8("compressed_int8", &[3, 8], &[0.5], &[0.25], &[0.125]);
 }
 
+#[test]
+fn masks() {
+    let third = |count: usize| (0..count).map(|i| i.is_multiple_of(3)).collect();
+    let mask = |name| load(name).mask.expect("a mask");
+    assert_eq!(mask("mask"), BooleanMask::broadcast(third(10), &[2, 1, 1, 5], &[2, 2], [3, 5]).expect("fits"));
+    assert_eq!(mask("mask_compressed"), BooleanMask::broadcast(third(15), &[3, 5], &[], [3, 5]).expect("fits"));
+}
+
 const BAD: &[(&str, &str)] = &[
     (
         "bad_single.npy",
@@ -150,6 +161,17 @@ const BAD: &[(&str, &str)] = &[
         "bad_scale_missing.npz",
         "no array k_scale: the archive holds k, q, q_scale, v, v_scale, expected q_scale, k_scale and v_scale beside int8 arrays (a number, or one per head)",
     ),
+    ("bad_mask_dtype.npz", "mask is int64, expected bool (true where a query sees a key)"),
+    ("bad_mask_shape.npz", "mask has shape (5, 3), expected one that broadcasts to (3, 5): [.., queries, keys]"),
+    (
+        "bad_mask_transposed_heads.npz",
+        "mask has shape (2, 4, 3, 5), expected one that broadcasts to (4, 2, 3, 5): [.., queries, keys]",
+    ),
+    (
+        "bad_mask_dimensions.npz",
+        "mask has shape (1, 1, 1, 3, 5), expected one that broadcasts to (3, 5): [.., queries, keys]",
+    ),
+    ("bad_mask_empty.npz", "mask has shape (0, 5), expected no dimension of zero"),
     ("bad_scale_of_float.npz", "k_scale beside float arrays, expected none: leave it out, or store the arrays as int8"),
     ("bad_scale_count.npz", "k_scale has shape (3,), expected one number or one per head (2)"),
     ("bad_scale_kv_count.npz", "v_scale has shape (4,), expected one number or one per head (2)"),
@@ -358,7 +380,7 @@ fn archive_of(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.finish().unwrap().into_inner()
 }
 
-const CHANGED: [&str; 4] = ["fortran_int8.npz", "big_endian.npz", "compressed.npz", "versions.npz"];
+const CHANGED: [&str; 5] = ["mask.npz", "fortran_int8.npz", "big_endian.npz", "compressed.npz", "versions.npz"];
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1000, ..ProptestConfig::default() })]

@@ -87,6 +87,8 @@ save(
 save("big_endian_scales", scaled(q_scale=np.array(0.5, ">f4"), k_scale=np.array(1, ">i8"), v_scale=np.array(0.125, ">f2")))
 save("compressed", qkv((2, 3, 8), (2, 5, 8)), np.savez_compressed)
 save("compressed_int8", scaled(), np.savez_compressed)
+save("mask", qkv((2, 2, 3, 8), (2, 2, 5, 8)) | {"mask": np.arange(10).reshape(2, 1, 1, 5) % 3 == 0})
+save("mask_compressed", qkv() | {"mask": np.asfortranarray(np.arange(15).reshape(3, 5) % 3 == 0)}, np.savez_compressed)
 save("other_arrays", qkv() | {"note": np.array(["a", "b"]), "x": np.zeros(3)})
 save_members("versions", {f"{n}.npy": npy_of(a, v) for (n, a), v in zip(qkv().items(), [(1, 0), (2, 0), (3, 0)])})
 
@@ -125,6 +127,12 @@ save("bad_nan", one("q", (1, 3), np.nan))
 save("bad_infinity", one("v", (4, 7), -np.inf, "f2"))
 save("bad_overflow", one("k", (2, 0), 1e39, "f8"))
 save("bad_nan_fortran", {name: np.asfortranarray(array) for name, array in one("q", (1, 3), np.nan).items()})
+# Bad: masks.
+save("bad_mask_dtype", qkv() | {"mask": np.ones((3, 5), "i8")})
+save("bad_mask_shape", qkv() | {"mask": np.ones((5, 3), bool)})
+save("bad_mask_transposed_heads", qkv((4, 2, 3, 8), (4, 2, 5, 8)) | {"mask": np.ones((2, 4, 3, 5), bool)})
+save("bad_mask_dimensions", qkv() | {"mask": np.ones((1, 1, 1, 3, 5), bool)})
+save("bad_mask_empty", qkv() | {"mask": np.ones((0, 5), bool)})
 # Bad: scales.
 save("bad_scale_missing", qkv(dtype="i1") | {"q_scale": 0.5, "v_scale": 0.5})
 save("bad_scale_of_float", qkv() | {"k_scale": 0.5})
