@@ -201,7 +201,8 @@ impl Problem {
     pub fn parameters_of(&self, head: usize, out: f32) -> Result<Parameters, ProblemError> {
         let kv = self.kv_head(head);
         let (query, key, value) = (self.scales.query[head], self.scales.key[kv], self.scales.value[kv]);
-        Ok(Parameters::new(self.dim, Scales { query, key, value, out })?)
+        Parameters::new(self.dim, Scales { query, key, value, out })
+            .map_err(|error| ProblemError::Parameters { head, error })
     }
 
     /// The output scale of every head. `progress` is for the rule that takes work, the calibrated one.
@@ -316,8 +317,13 @@ pub fn calibrated_scale(largest: f64, value: f32) -> f32 {
 pub enum ProblemError {
     /// Floats that cannot be quantised.
     Quantise(QuantiseError),
-    /// Scales that are out of range.
-    Parameters(ParameterError),
+    /// A dimension or scales that are out of range.
+    Parameters {
+        /// The first query head of which they are.
+        head: usize,
+        /// What is out of range.
+        error: ParameterError,
+    },
     /// Tensors that have no truth.
     Truth(TruthError),
     /// What the backend refused.
@@ -328,7 +334,9 @@ impl fmt::Display for ProblemError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quantise(error) => error.fmt(f),
-            Self::Parameters(error) => error.fmt(f),
+            // The dimension is that of all heads.
+            Self::Parameters { error: error @ ParameterError::Dim { .. }, .. } => error.fmt(f),
+            Self::Parameters { head, error } => write!(f, "head {head}: {error}"),
             Self::Truth(error) => error.fmt(f),
             Self::Backend(error) => error.fmt(f),
         }
@@ -346,7 +354,7 @@ macro_rules! from {
         }
     )*};
 }
-from!(Quantise(QuantiseError), Parameters(ParameterError), Truth(TruthError), Backend(BackendError));
+from!(Quantise(QuantiseError), Truth(TruthError), Backend(BackendError));
 
 #[cfg(test)]
 mod tests {

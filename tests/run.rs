@@ -325,7 +325,7 @@ fn bad_input_is_refused_in_one_line_and_nothing_is_written() {
     refuse(
         &input,
         &["--out-scale", "1e-9"],
-        &["value scale / output scale: got 1000000028", "expected 0.0000152587890625 to 65536"],
+        &["head 0: value scale / output scale: got 1000000028", "expected 0.0000152587890625 to 65536"],
     );
     refuse(&input, &["--backend", "gpu"], &["invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar]"]);
     refuse(&input, &["--frobnicate"], &["unexpected argument '--frobnicate'"]);
