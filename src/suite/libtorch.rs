@@ -44,7 +44,7 @@ pub(super) fn attention(head: &FloatHead<'_>) -> Result<Option<Vec<f64>>, CaseEr
         let attention = TorchAttention::new(query, key, value, head.scale(), &[mask], PRECISION);
         match attention.and_then(|attention| attention.compute(METHOD)?.to_array()) {
             Ok(array) => out.extend(array),
-            Err(TorchError::Truth(TruthError::Overflow { .. })) => out.extend(query.iter().map(|_| f64::NAN)),
+            Err(TorchError::Range { .. } | TorchError::Truth(TruthError::Overflow { .. })) => out.extend(query.iter().map(|_| f64::NAN)),
             Err(error) => return Err(CaseError::Libtorch(error.to_string())),
         }
     }
