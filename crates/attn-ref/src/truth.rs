@@ -1,7 +1,7 @@
 //! Attention in double precision.
 #![allow(clippy::needless_pass_by_value, reason = "a view is a reference: ndarray passes it by value")]
 
-use core::{error::Error, fmt};
+use core::{error::Error, fmt, slice};
 
 use attn_fixed::{Mask, MaskError, Tensor};
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3, ArrayViewMut1, Axis, Slice};
@@ -120,7 +120,7 @@ pub fn attention(
     scale: f64,
     mask: &Mask<'_>,
 ) -> Result<Array3<f64>, TruthError> {
-    check(query, key, value, scale, mask)?;
+    check(query, key, value, scale, slice::from_ref(mask))?;
     let group = query.len_of(Axis(0)) / key.len_of(Axis(0));
     let mut out = Array3::zeros(query.raw_dim());
     for (head, mut out) in out.outer_iter_mut().enumerate() {
@@ -153,13 +153,13 @@ pub fn attention_head(
     Ok(out.remove_axis(Axis(0)))
 }
 
-/// Everything that can be wrong before computing.
-fn check(
+/// Everything that can be wrong before computing; every one of `masks` has to fit.
+pub(crate) fn check(
     query: ArrayView3<'_, f64>,
     key: ArrayView3<'_, f64>,
     value: ArrayView3<'_, f64>,
     scale: f64,
-    mask: &Mask<'_>,
+    masks: &[Mask<'_>],
 ) -> Result<(), TruthError> {
     let tensors = [(Tensor::Query, query), (Tensor::Key, key), (Tensor::Value, value)];
     for (tensor, array) in tensors {
@@ -190,11 +190,11 @@ fn check(
             return Err(TruthError::NotFinite { tensor, index, got });
         }
     }
-    Ok(mask.check(queries, keys)?)
+    Ok(masks.iter().try_for_each(|mask| mask.check(queries, keys))?)
 }
 
 /// The output, if every element is finite.
-fn finite(out: Array3<f64>) -> Result<Array3<f64>, TruthError> {
+pub(crate) fn finite(out: Array3<f64>) -> Result<Array3<f64>, TruthError> {
     let overflow = out.indexed_iter().find(|(_, x)| !x.is_finite());
     match overflow.map(|(index, _)| index.into()) {
         Some(index) => Err(TruthError::Overflow { index }),
