@@ -7,6 +7,7 @@
 //! - [`Metrics`]: correlation, mean absolute error, root mean square error, shares equal, within ±1 and within ±5,
 //!   maximum error, ranges, NaN and infinity; [`Accumulator`] gathers them value by value and merges, so that an
 //!   overall figure comes from per-head ones without a second pass. [`Comoments`] is the correlation alone.
+//! - `torch`, with the feature of that name: the same attention in libtorch, in `f64`, `f32` and `bf16`.
 //! - [`tolerance`]: every limit that a test or a report of this project applies, each with its source.
 //!
 //! Outputs are compared in *output steps*: an `i8` as it is, a truth divided by the output scale.
@@ -42,11 +43,15 @@
 //! ```
 //!
 //! # Features
-//! `serde`: `Serialize` for [`Metrics`], [`Tolerance`] and [`Violation`]. NaN is `null` in JSON.
+//! - `serde`: `Serialize` for [`Metrics`], [`Tolerance`] and [`Violation`]. NaN is `null` in JSON.
+//! - `torch`: the module `torch`. Needs libtorch to build, link and run: `cargo xtask libtorch` installs it, a `LIBTORCH` or
+//!   `LIBTORCH_USE_PYTORCH=1` in the environment names another copy of the same version.
 #![forbid(unsafe_code)]
 
 mod metrics;
 pub mod tolerance;
+#[cfg(feature = "torch")]
+pub mod torch;
 mod truth;
 
 pub use metrics::{Accumulator, Comoments, Metrics, MetricsError, correlation, correlation_loss, round_to_i8};

@@ -10,10 +10,13 @@
 //! | [`RAW`] | int8 values with scales of 1 | >= 99.9 % within ±1 |
 //! | [`RAW_FULL_RANGE`] | the same, values in [-64, 63] | >= 99.9 % within ±1, outputs from -64 to 63 |
 //! | [`TRUTH`] | everything with a truth on the same int8 inputs | >= 99.9 % within ±1, correlation loss <= 0.0002 |
-//! | [`ORACLE`] | one `f64` computation against another | maximum error <= 1e-12 |
+//! | [`ORACLE`] | one `f64` computation against another: Rust, numpy, libtorch | maximum error <= 1e-12 |
 //! | [`REGENERATED`] | the committed numpy file made anew | maximum error <= 1e-13 |
+//! | [`TORCH_F32`] | libtorch in `f32` against the truth | maximum error <= 5.6e-6 |
+//! | [`TORCH_BF16`] | libtorch's `scaled_dot_product_attention` in `bf16` | maximum error <= 0.028 |
+//! | [`TORCH_BF16_PLAIN`] | libtorch's separate operations in `bf16` | maximum error <= 0.17 |
 //!
-//! Errors are in output steps for int8 outputs and in the values' own unit for `f64`.
+//! Errors are in output steps for int8 outputs and in the values' own unit for floats.
 
 use core::fmt;
 
@@ -98,7 +101,8 @@ pub const RAW_FULL_RANGE: Tolerance =
 pub const TRUTH: Tolerance =
     Tolerance { name: "truth", min_within_1: Some(0.999), max_correlation_loss: Some(0.0002), ..NONE };
 
-/// Two `f64` computations of the same figure: the truth or the metrics against numpy, or merged against whole.
+/// Two `f64` computations of the same figure: the truth or the metrics against numpy, the truth against libtorch, or
+/// merged against whole.
 ///
 /// Source: rounding. Sums of at most 10⁵ products of magnitude 10² at most, relative precision 2⁻⁵³, errors adding up at
 /// random: below 10⁻¹². The tests measure 10⁻¹⁵ (`--nocapture` prints it).
@@ -110,8 +114,27 @@ pub const ORACLE: Tolerance = Tolerance { name: "oracle", max_error: Some(1e-12)
 /// Source: rounding, as [`ORACLE`], at the file's small sizes.
 pub const REGENERATED: Tolerance = Tolerance { name: "regenerated", max_error: Some(1e-13), ..NONE };
 
+/// libtorch in `f32` against the truth, on values below 2 and scores of some nats.
+///
+/// Source: rounding. Relative precision 2⁻²⁴: 1.2 · 10⁻⁷ for the output, and as much for each nat of a score, hence of a
+/// weight. 4000 random shapes measure 1.4 · 10⁻⁶ at most (the tests print it with `--nocapture`), a quarter of the limit.
+pub const TORCH_F32: Tolerance = Tolerance { name: "libtorch f32", max_error: Some(5.6e-6), ..NONE };
+
+/// libtorch's `scaled_dot_product_attention` in `bf16` against the truth, on values below 2 that `bf16` holds.
+///
+/// Source: rounding. Relative precision 2⁻⁸: 3.9 · 10⁻³ for the output, half of it at random for the weights; sums are in
+/// `f32`. 4000 random shapes measure 6.8 · 10⁻³ at most, a quarter of the limit.
+pub const TORCH_BF16: Tolerance = Tolerance { name: "libtorch bf16", max_error: Some(2.8e-2), ..NONE };
+
+/// libtorch's separate operations in `bf16` against the truth, on values below 2 that `bf16` holds.
+///
+/// Source: rounding, as [`TORCH_BF16`], but scores are rounded twice too: one of 4 nats by 1.6 · 10⁻², hence its weight.
+/// 4000 random shapes measure 4.2 · 10⁻² at most, a quarter of the limit.
+pub const TORCH_BF16_PLAIN: Tolerance = Tolerance { name: "libtorch bf16, plain", max_error: Some(0.17), ..NONE };
+
 /// All of them.
-pub const TABLE: [Tolerance; 7] = [ACCEPTANCE, USERS, RAW, RAW_FULL_RANGE, TRUTH, ORACLE, REGENERATED];
+pub const TABLE: [Tolerance; 10] =
+    [ACCEPTANCE, USERS, RAW, RAW_FULL_RANGE, TRUTH, ORACLE, REGENERATED, TORCH_F32, TORCH_BF16, TORCH_BF16_PLAIN];
 
 /// How a figure has to stand to its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,6 +274,9 @@ mod tests {
             Tolerance { min_within_1: Some(0.999), max_correlation_loss: Some(0.0002), ..NONE },
             Tolerance { max_error: Some(1e-12), ..NONE },
             Tolerance { max_error: Some(1e-13), ..NONE },
+            Tolerance { max_error: Some(5.6e-6), ..NONE },
+            Tolerance { max_error: Some(2.8e-2), ..NONE },
+            Tolerance { max_error: Some(0.17), ..NONE },
         ];
         assert_eq!(TABLE.map(|tolerance| Tolerance { name: "", ..tolerance }), stated);
         let names: BTreeSet<_> = TABLE.iter().map(|tolerance| tolerance.name).collect();
