@@ -62,7 +62,7 @@ pub(crate) fn numpy(run: &mut Run) -> Result<(), String> {
 }
 
 /// The interpreter of a virtual environment with the pinned numpy.
-fn python(run: &mut Run) -> Result<String, String> {
+pub(crate) fn python(run: &mut Run) -> Result<String, String> {
     let venv: PathBuf = run.root.join("target/venv");
     let python = venv.join("bin/python").display().to_string();
     let pinned = format!("import numpy, sys; sys.exit(numpy.__version__ != '{NUMPY}')");

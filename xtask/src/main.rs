@@ -2,6 +2,7 @@
 
 mod checks;
 mod generate;
+mod libtorch;
 mod run;
 
 use std::process::ExitCode;
@@ -17,25 +18,29 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   generated        generated files are what attn-fixed generates today
   numpy            fixtures, float truth and arithmetic against real numpy
   freestanding     attn-fixed linked and run without any library
+  torch            float attention in libtorch, which it installs; lints and documentation of those parts
   lint             format, clippy and documentation without warnings
+  libtorch         install libtorch below target/, or check the one that the environment names
   generate         write the generated files";
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 6] = [
+const CHECKS: [(&str, Check); 7] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("features", checks::features),
     ("generated", generate::check),
     ("numpy", checks::numpy),
     ("freestanding", checks::freestanding),
+    ("torch", libtorch::check),
 ];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let checks: Vec<(&str, Check)> = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let checks: Vec<(&'static str, Check)> = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => CHECKS.to_vec(),
         ["lint"] => vec![("lint", checks::lint)],
+        ["libtorch"] => vec![("libtorch", libtorch::install)],
         ["generate"] => vec![("generate", generate::write)],
         [name] if CHECKS.iter().any(|(check, _)| *check == name) => {
             CHECKS.into_iter().filter(|(check, _)| *check == name).collect()
@@ -45,7 +50,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut run = Run::new();
+    let mut run = Run::new(checks.iter().map(|(name, _)| *name).collect());
     for (name, check) in checks {
         run.check(name, check);
     }

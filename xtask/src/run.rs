@@ -15,6 +15,8 @@ pub(crate) struct Run {
     /// What could not be run here, and why.
     skipped: Vec<String>,
     failed: bool,
+    /// The checks of this call.
+    checks: Vec<&'static str>,
     /// Tests of the check that is running.
     tests: Tests,
 }
@@ -23,13 +25,16 @@ pub(crate) struct Run {
 struct Tests {
     passed: u64,
     failed: u64,
-    ignored: u64,
+    /// The ignored ones by name, with the reason.
+    ignored: Vec<(String, String)>,
+    /// What they run with, if that is worth a word.
+    with: String,
 }
 
 impl Run {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(checks: Vec<&'static str>) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned();
-        Self { root, summary: Vec::new(), skipped: Vec::new(), failed: false, tests: Tests::default() }
+        Self { root, summary: Vec::new(), skipped: Vec::new(), failed: false, checks, tests: Tests::default() }
     }
 
     /// Runs one check and notes its result; the others go on if it fails.
@@ -39,14 +44,12 @@ impl Run {
         let start = Instant::now();
         let result = check(self);
         let seconds = start.elapsed().as_secs();
-        let Tests { passed, failed, ignored } = self.tests;
-        let counted = if passed + failed + ignored == 0 {
-            String::new()
-        } else {
-            format!(", {passed} tests passed, {failed} failed, {ignored} ignored")
-        };
-        if ignored > 0 {
-            self.skip(name, &format!("{ignored} tests are marked as ignored"));
+        let tests = std::mem::take(&mut self.tests);
+        let counted = tests.counted();
+        for (test, reason) in &tests.ignored {
+            if !left_to(reason).is_some_and(|check| self.checks.contains(&check)) {
+                self.skip(&format!("{name}: test {test}"), reason);
+            }
         }
         match result {
             Ok(()) => self.summary.push(format!("ok      {name} ({seconds} s{counted})")),
@@ -61,6 +64,11 @@ impl Run {
     pub(crate) fn skip(&mut self, what: &str, why: &str) {
         println!("SKIPPED {what}: {why}");
         self.skipped.push(format!("SKIPPED {what}: {why}"));
+    }
+
+    /// Notes what the tests of the running check run with, for the summary.
+    pub(crate) fn tests_with(&mut self, what: &str) {
+        self.tests.with = format!(" with {what}");
     }
 
     /// A command that runs in the workspace.
@@ -114,8 +122,12 @@ impl Run {
 }
 
 impl Tests {
-    /// `test result: ok. 21 passed; 0 failed; 0 ignored; …`
+    /// `test result: ok. 21 passed; 0 failed; 0 ignored; …` and `test NAME ... ignored, REASON`
     fn count(&mut self, line: &str) {
+        if let Some((name, reason)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ignored")) {
+            let reason = reason.strip_prefix(", ").unwrap_or("no reason given");
+            self.ignored.push((name.to_owned(), reason.to_owned()));
+        }
         let Some(result) = line.strip_prefix("test result: ") else { return };
         let number = |unit: &str| {
             let part = result.split(['.', ';']).find(|part| part.ends_with(unit))?;
@@ -123,6 +135,70 @@ impl Tests {
         };
         self.passed += number("passed").unwrap_or(0);
         self.failed += number("failed").unwrap_or(0);
-        self.ignored += number("ignored").unwrap_or(0);
+    }
+
+    /// For the summary; nothing if there was no test.
+    fn counted(&self) -> String {
+        let Self { passed, failed, ignored, with } = self;
+        if passed + failed == 0 && ignored.is_empty() {
+            return String::new();
+        }
+        format!(", {passed} tests passed{with}, {failed} failed, {} ignored", ignored.len())
+    }
+}
+
+/// The check that runs what an ignored test leaves out, by the test's reason.
+fn left_to(reason: &str) -> Option<&str> {
+    reason.strip_prefix("left to `cargo xtask ")?.strip_suffix('`')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_counted_by_their_output() {
+        let mut tests = Tests::default();
+        assert_eq!(tests.counted(), "");
+        for line in [
+            "running 4 tests",
+            "test metrics::tests::shares ... ok",
+            "test float_attention_in_libtorch ... ignored, left to `cargo xtask torch`",
+            "test slow ... ignored",
+            "test src/lib.rs - read (line 3) - compile ... ok",
+            "test result: FAILED. 21 passed; 2 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.02s",
+            "test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        ] {
+            tests.count(line);
+        }
+        assert_eq!(tests.counted(), ", 25 tests passed, 2 failed, 2 ignored");
+        let ignored: Vec<_> = tests.ignored.iter().map(|(name, reason)| (name.as_str(), left_to(reason))).collect();
+        assert_eq!(ignored, [("float_attention_in_libtorch", Some("torch")), ("slow", None)]);
+        assert_eq!(tests.ignored[1].1, "no reason given");
+    }
+
+    #[test]
+    fn what_is_left_to_a_check_of_the_same_call_is_not_skipped() {
+        let ignored = |run: &mut Run| {
+            run.tests.count("test libtorch ... ignored, left to `cargo xtask torch`");
+            Ok(())
+        };
+        let mut run = Run::new(vec!["unit", "torch"]);
+        run.check("unit", ignored);
+        assert_eq!(run.skipped, [""; 0]);
+        let mut run = Run::new(vec!["unit"]);
+        run.check("unit", ignored);
+        assert_eq!(run.skipped, ["SKIPPED unit: test libtorch: left to `cargo xtask torch`"]);
+    }
+
+    #[test]
+    fn the_summary_says_what_tests_ran_with() {
+        let mut run = Run::new(vec!["torch"]);
+        run.check("torch", |run| {
+            run.tests_with("libtorch 2.13.0");
+            run.tests.count("test result: ok. 16 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out");
+            Ok(())
+        });
+        assert_eq!(run.summary, ["ok      torch (0 s, 16 tests passed with libtorch 2.13.0, 0 failed, 0 ignored)"]);
     }
 }

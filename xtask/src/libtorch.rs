@@ -1,0 +1,127 @@
+//! libtorch below `target/`: installed from the wheels of PyPI, which pip checks by their hashes.
+
+use std::{env, fs, io, path::Path};
+
+use attn_libtorch::{Libtorch, REQUIREMENTS, find, is_users_own, required};
+
+use crate::{checks, run::Run};
+
+/// What is taken from the wheels into `lib`. The rest, over a gigabyte, is for GPUs and for Python.
+const LIBRARIES: [&str; 5] = [
+    "torch/lib/libtorch_cpu.so",
+    "torch/lib/libc10.so",
+    "torch/lib/libgomp.so.1",
+    "nvidia/cu13/lib/libcudart.so.13",
+    "nvidia/cu13/lib/libcupti.so.13",
+];
+
+/// The file in the installed folder that holds what it was installed from.
+const STAMP: &str = "libtorch.txt";
+
+/// `cargo xtask libtorch`.
+pub(crate) fn install(run: &mut Run) -> Result<(), String> {
+    if let Some(libtorch) = ensure(run)? {
+        println!("libtorch {} in {}: build with `--features torch`", libtorch.version, libtorch.lib.display());
+    }
+    Ok(())
+}
+
+/// The check `torch`: everything that needs libtorch.
+pub(crate) fn check(run: &mut Run) -> Result<(), String> {
+    // The same packages in every call, so that C++ is compiled once.
+    const PACKAGES: [&str; 6] = ["--package", "attn-ref", "--package", "attn", "--features", "attn/torch"];
+    let Some(libtorch) = ensure(run)? else { return Ok(()) };
+    let cargo = |command: &'static str, arguments: &[&'static str]| [&[command], &PACKAGES[..], arguments].concat();
+    run.cargo(&cargo("clippy", &["--all-targets", "--", "--deny", "warnings"]))?;
+    let mut doc = run.command(&Run::cargo_program(), &cargo("doc", &["--no-deps", "--document-private-items"]));
+    doc.env("RUSTDOCFLAGS", "--deny warnings");
+    run.run(doc)?;
+    // The targets whose tests use libtorch, and no others: the summary says how many ran with it.
+    run.tests_with(&format!("libtorch {}", libtorch.version));
+    run.cargo(&cargo("test", &["--test", "torch"]))?;
+    run.cargo(&cargo("test", &["--doc", "--", "torch.rs"]))
+}
+
+/// The libtorch to build with: the user's own or, installed where it is missing, that of `target/`. None, and noted as
+/// skipped, on a machine for which there is none.
+fn ensure(run: &mut Run) -> Result<Option<Libtorch>, String> {
+    let installed = run.root.join("target/libtorch");
+    if is_users_own(&installed) {
+        println!("libtorch is the one that the environment names, nothing is installed");
+    } else if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        download(run, &installed)?;
+    } else {
+        let version = required();
+        let why = format!(
+            "it is installed on x86-64 Linux only; elsewhere set LIBTORCH to the folder of version {version}, or \
+             `pip install torch=={version}` and set LIBTORCH_USE_PYTORCH=1"
+        );
+        run.skip("libtorch", &why);
+        return Ok(None);
+    }
+    compiler(run)?;
+    find(&installed).map(Some)
+}
+
+/// A C++ compiler, for the glue of `torch-sys`.
+fn compiler(run: &mut Run) -> Result<(), String> {
+    if env::var_os("CXX").is_some() || run.command("c++", &["--version"]).output().is_ok() {
+        return Ok(());
+    }
+    let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends g++";
+    run.run(run.command("sh", &["-c", install]))
+        .map_err(|error| format!("a C++ compiler is needed (on Debian, as root: apt-get install g++): {error}"))
+}
+
+/// Installs the pinned version, unless it is there.
+fn download(run: &mut Run, installed: &Path) -> Result<(), String> {
+    if fs::read_to_string(installed.join(STAMP)).is_ok_and(|stamp| stamp == REQUIREMENTS) {
+        println!("libtorch {} is installed already", required());
+        return Ok(());
+    }
+    // On the same file system, so that files are moved and never copied.
+    let partial = run.root.join("target/libtorch.partial");
+    let wheels = partial.join("wheels");
+    let failed = |error: io::Error| format!("{}: {error}", partial.display());
+    remove(&partial).map_err(failed)?;
+    fs::create_dir_all(&partial).map_err(failed)?;
+
+    let python = checks::python(run)?;
+    let requirements = partial.join(STAMP);
+    fs::write(&requirements, REQUIREMENTS).map_err(failed)?;
+    // For CPython 3.11, whatever runs this: only C++ is used.
+    let options = "-m pip install --quiet --no-cache-dir --disable-pip-version-check --no-compile --no-deps --require-hashes \
+                   --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none \
+                   --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_17_x86_64";
+    let mut pip = run.command(&python, &options.split_whitespace().collect::<Vec<_>>());
+    pip.arg("--target").arg(&wheels).arg("--requirement").arg(&requirements).env("TMPDIR", &partial);
+    println!("downloading libtorch {}, 540 MB", required());
+    run.run(pip)?;
+
+    assemble(&wheels, &partial.join("libtorch")).map_err(failed)?;
+    remove(installed).map_err(failed)?;
+    fs::rename(partial.join("libtorch"), installed).map_err(failed)?;
+    remove(&partial).map_err(failed)
+}
+
+/// Moves what is needed out of the unpacked wheels; the stamp comes last.
+fn assemble(wheels: &Path, libtorch: &Path) -> io::Result<()> {
+    let lib = libtorch.join("lib");
+    fs::create_dir_all(&lib)?;
+    fs::rename(wheels.join("torch/include"), libtorch.join("include"))?;
+    for library in LIBRARIES.map(Path::new) {
+        fs::rename(wheels.join(library), lib.join(library.file_name().expect("a file")))?;
+    }
+    // The library of this name depends on the GPU's. `torch-sys` links it, so the linker gets the two others instead.
+    fs::write(lib.join("libtorch.so"), "INPUT(libtorch_cpu.so libc10.so)\n")?;
+    fs::write(libtorch.join("build-version"), required())?;
+    fs::write(libtorch.join(STAMP), REQUIREMENTS)
+}
+
+/// Removes a folder, if there is one.
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
