@@ -11,6 +11,7 @@ fn the_built_in_suite_passes_and_says_which_backend_computed() {
     let report: serde_json::Value = serde_json::from_str(stdout(&output)).expect("JSON");
     assert_eq!(report["backend"], "scalar");
     assert_eq!(report["passed"], true);
+    assert_eq!(report["libtorch"].is_null(), cfg!(not(feature = "torch")));
     let cases = report["cases"].as_array().expect("cases");
     for group in ["acceptance", "raw integers", "whisper tiles", "whisper heads", "hard"] {
         assert!(cases.iter().any(|case| case["group"] == group), "no case of {group}");
@@ -32,7 +33,9 @@ fn the_built_in_suite_passes_and_says_which_backend_computed() {
 fn the_table_names_the_backend_and_the_users_thresholds() {
     let output = attn(&["validate", "--input", &fixture("src/suite/data/acceptance.npz")]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(stdout(&output).starts_with("backend: scalar\n"), "{}", stdout(&output));
+    assert!(stdout(&output).starts_with("backend: scalar\nreference: libtorch "), "{}", stdout(&output));
+    let left_out = stdout(&output).contains("libtorch is left out (`cargo xtask libtorch`, then build with");
+    assert_eq!(left_out, cfg!(not(feature = "torch")), "{}", stdout(&output));
     assert!(stdout(&output).ends_with("backend scalar: 1 of 1 cases passed\n"), "{}", stdout(&output));
 }
 

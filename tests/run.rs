@@ -232,7 +232,7 @@ fn a_bar_is_drawn_on_a_terminal_only() {
         assert!(length > 0, "no bar in {:?}", String::from_utf8_lossy(&seen));
         seen.extend_from_slice(&part[..length]);
     }
-    child.kill().expect("killed");
+    child.kill().and_then(|()| child.wait()).expect("ended");
     let mut child = spawn("sh", &["-c", &command]);
     std::thread::sleep(Duration::from_secs(3));
     child.kill().expect("killed");
@@ -280,11 +280,7 @@ fn bad_input_is_refused_in_one_line_and_nothing_is_written() {
     let cut = tempfile::NamedTempFile::new().expect("a file");
     for length in [0, 3, 100, whole.len() - 10] {
         fs::write(cut.path(), &whole[..length]).expect("written");
-        refuse(
-            &path_of(&cut),
-            &[],
-            &["expected an .npz archive", "truncated"][usize::from(length > 0)..][..1].as_ref(),
-        );
+        refuse(&path_of(&cut), &[], &[if length == 0 { "the file is empty" } else { "truncated or damaged" }]);
     }
     // Every archive that numpy wrote badly on purpose; tests/npz.rs has their messages.
     let mut bad = 0;

@@ -61,8 +61,9 @@ impl Validate {
         let mut out = io::stdout().lock();
         if !self.json {
             writeln!(out, "backend: {}", backend.name())?;
-            let left_out = || "left out (feature `torch`; `cargo xtask libtorch` installs what it needs)".to_owned();
-            writeln!(out, "libtorch: {}\n{}", libtorch().unwrap_or_else(left_out), CaseReport::heading())?;
+            let left_out =
+                || "libtorch is left out (`cargo xtask libtorch`, then build with `--features torch`)".to_owned();
+            writeln!(out, "reference: {}\n{}", libtorch().unwrap_or_else(left_out), CaseReport::heading())?;
         }
         let mut reports = Vec::with_capacity(cases.len());
         for case in cases {

@@ -6,6 +6,7 @@
 //! ([`libtorch`](libtorch())); that is for information.
 
 mod built_in;
+#[cfg(feature = "torch")]
 mod libtorch;
 mod report;
 
@@ -23,6 +24,23 @@ use crate::{
     npz::Qkv,
     problem::{FloatHead, Problem, ProblemError, calibrated_scale, largest_magnitude},
 };
+
+/// Nothing to compare with.
+#[cfg(not(feature = "torch"))]
+#[expect(clippy::unnecessary_wraps, reason = "what the module of feature `torch` has")]
+mod libtorch {
+    use super::{CaseError, FloatHead};
+
+    /// What every head is compared with for information; none, as this was built without feature `torch`.
+    #[must_use]
+    pub fn libtorch() -> Option<String> {
+        None
+    }
+
+    pub(super) fn attention(_: &FloatHead<'_>) -> Result<Option<Vec<f64>>, CaseError> {
+        Ok(None)
+    }
+}
 
 /// One problem with the limits that its result must keep.
 pub struct Case {
