@@ -39,12 +39,21 @@ pub(crate) fn release_checked(run: &mut Run) -> Result<(), String> {
     run.cargo(&["run", "--profile", "release-checked", "--package", "attn", "--", "validate"])
 }
 
-/// The library without the command's dependencies, and the crates that are used alone.
+/// The library without the command's dependencies, and the crates that are used alone; nobody builds libtorch's parts who
+/// did not ask for them.
 pub(crate) fn features(run: &mut Run) -> Result<(), String> {
     run.cargo(&["check", "--package", "attn", "--lib", "--no-default-features"])?;
     run.cargo(&["check", "--package", "attn-ref"])?;
     run.cargo(&["check", "--package", "attn-ref", "--features", "serde"])?;
-    run.cargo(&["check", "--package", "attn-fixed"])
+    run.cargo(&["check", "--package", "attn-fixed"])?;
+    let tree = run.command(&Run::cargo_program(), &["tree", "--package", "attn", "--prefix", "none"]).output();
+    let tree = tree.map_err(|error| format!("`cargo tree`: {error}"))?;
+    let has_torch = |line: &str| line.split(' ').next().is_some_and(|package| package.contains("torch"));
+    match String::from_utf8_lossy(&tree.stdout).lines().find(|line| has_torch(line)) {
+        None if tree.status.success() => Ok(()),
+        None => Err(format!("`cargo tree`: {}", tree.status)),
+        Some(line) => Err(format!("attn depends on {line} without the feature `torch`")),
+    }
 }
 
 /// Real numpy makes the same fixtures, the same float truth, and, from the written arithmetic, the same bits.

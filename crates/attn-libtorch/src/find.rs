@@ -150,4 +150,28 @@ mod tests {
         assert_eq!(version(header).as_deref(), Some("2.13.1"));
         assert_eq!(version("#include <torch/headeronly/version.h>"), None);
     }
+    #[test]
+    fn a_folder_is_judged_by_its_headers_and_its_library() {
+        let folder = env::temp_dir().join(format!("attn-libtorch-{}", std::process::id()));
+        let (include, lib) = (folder.join("include"), folder.join("lib"));
+        let found = || check(&[folder.clone(), include.clone()], lib.clone()).map(|libtorch| libtorch.version);
+        let write = |file: PathBuf, content: &str| {
+            fs::create_dir_all(file.parent().expect("a folder"))
+                .and_then(|()| fs::write(file, content))
+                .expect("writable");
+        };
+        let header = |version: &str| {
+            let parts = ["MAJOR", "MINOR", "PATCH"].into_iter().zip(version.split('.'));
+            parts.map(|(part, number)| format!("#define TORCH_VERSION_{part} {number}\n")).collect::<String>()
+        };
+        assert_eq!(found(), Err("has no header with a version (include/torch/headeronly/version.h)".to_owned()));
+        // Where older versions have it.
+        write(include.join(VERSION_HEADERS[1]), &header("1.13.1"));
+        assert_eq!(found(), Err("has version 1.13.1".to_owned()));
+        write(include.join(VERSION_HEADERS[0]), &header(required()));
+        assert_eq!(found(), Err(format!("has no libtorch.so in {}", lib.display())));
+        write(lib.join("libtorch.so"), "");
+        assert_eq!(found(), Ok(required().to_owned()));
+        fs::remove_dir_all(folder).expect("removable");
+    }
 }
