@@ -56,13 +56,18 @@ pub(crate) fn features(run: &mut Run) -> Result<(), String> {
     }
 }
 
-/// Real numpy makes the same fixtures, the same float truth, and, from the written arithmetic, the same bits.
+/// Real numpy makes the same fixtures, the same float truth, and, from the written arithmetic, the same bits; it and the
+/// `attn` command read each other's archives.
 pub(crate) fn numpy(run: &mut Run) -> Result<(), String> {
     let python = python(run)?;
-    let scripts: [&[&str]; 3] = [
+    run.cargo(&["build", "--package", "attn", "--bin", "attn"])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| run.root.join("target"), PathBuf::from);
+    let attn = target.join("debug/attn").display().to_string();
+    let scripts: [&[&str]; 4] = [
         &["src/suite/data/make.py", "--check"],
         &["crates/attn-ref/tests/numpy/make.py", "--check"],
         &["tests/numpy/check.py"],
+        &["tests/numpy/interop.py", &attn],
     ];
     for script in scripts {
         run.run(run.command(&python, script))?;

@@ -16,7 +16,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   release-checked  the arithmetic, the suite and `attn validate`, optimised and with overflow checks
   features         every crate builds with and without its features
   generated        generated files are what attn-fixed generates today
-  numpy            fixtures, float truth and arithmetic against real numpy
+  numpy            fixtures, float truth, arithmetic and archives against real numpy
   freestanding     attn-fixed linked and run without any library
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
   lint             format, clippy and documentation without warnings
