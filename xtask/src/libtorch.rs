@@ -1,4 +1,4 @@
-//! libtorch below `target/`: installed from the wheels of PyPI, which pip checks by their hashes.
+//! libtorch below `target/`: taken from wheels, which pip downloads and checks by their hashes.
 
 use std::{env, fs, io, path::Path};
 

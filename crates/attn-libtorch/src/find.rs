@@ -161,8 +161,11 @@ mod tests {
                 .expect("writable");
         };
         let header = |version: &str| {
-            let parts = ["MAJOR", "MINOR", "PATCH"].into_iter().zip(version.split('.'));
-            parts.map(|(part, number)| format!("#define TORCH_VERSION_{part} {number}\n")).collect::<String>()
+            let [major, minor, patch] = version.split('.').collect::<Vec<_>>()[..] else { panic!("{version}") };
+            format!(
+                "#define TORCH_VERSION_MAJOR {major}\n#define TORCH_VERSION_MINOR {minor}\n\
+                 #define TORCH_VERSION_PATCH {patch}\n"
+            )
         };
         assert_eq!(found(), Err("has no header with a version (include/torch/headeronly/version.h)".to_owned()));
         // Where older versions have it.
