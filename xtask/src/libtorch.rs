@@ -96,7 +96,7 @@ fn download(run: &mut Run, installed: &Path) -> Result<(), String> {
     let mut pip = run.command(&python, &options.split_whitespace().collect::<Vec<_>>());
     pip.arg("--target").arg(&wheels).arg("--requirement").arg(&requirements).env("TMPDIR", &partial);
     println!("downloading libtorch {}, 540 MB", required());
-    run.run(pip)?;
+    run.run(pip).map_err(|_| format!("pip did not get libtorch {} with the pinned hashes: see above", required()))?;
 
     assemble(&wheels, &partial.join("libtorch")).map_err(failed)?;
     remove(installed).map_err(failed)?;
