@@ -7,7 +7,7 @@ use super::Qkv;
 /// An archive that could not be read as attention inputs; printed in one line.
 #[derive(Debug)]
 pub struct NpzError {
-    /// Name of the file, or what [`read_from`] was given for it.
+    /// Name of the file, or what [`read_from`](super::read_from) was given for it.
     pub file: String,
     /// What is wrong with it.
     pub problem: NpzProblem,
