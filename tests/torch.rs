@@ -7,7 +7,9 @@ mod common;
 #[cfg(not(feature = "torch"))]
 #[test]
 #[ignore = "left to `cargo xtask torch`"]
-fn the_column_of_libtorch() {}
+fn the_column_of_libtorch() {
+    panic!("built without the feature `torch`");
+}
 
 #[cfg(feature = "torch")]
 mod with_libtorch {
