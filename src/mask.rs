@@ -50,6 +50,12 @@ pub struct BooleanMask {
 }
 
 impl BooleanMask {
+    /// Whether [`broadcast`](Self::broadcast) takes an array of this shape.
+    #[must_use]
+    pub fn fits(shape: &[usize], lead: &[usize], rows: [usize; 2]) -> bool {
+        shape_fits(shape, lead, rows) || shape_fits(shape, &[lead.iter().product()], rows)
+    }
+
     /// Broadcasts an array, `elements` in C order, to `[lead.., queries, keys]`; where that is not possible, to
     /// `[heads, queries, keys]`, the leading dimensions flattened. The rules are numpy's.
     ///
@@ -62,23 +68,25 @@ impl BooleanMask {
         [queries, keys]: [usize; 2],
     ) -> Option<Self> {
         let count = shape.iter().try_fold(1_usize, |count, &length| count.checked_mul(length));
-        if count != Some(elements.len()) {
+        let flat = [lead.iter().product()];
+        let lead = if shape_fits(shape, lead, [queries, keys]) { lead } else { &flat };
+        if count != Some(elements.len()) || !shape_fits(shape, lead, [queries, keys]) {
             return None;
         }
-        let flat = [lead.iter().product()];
         let mut padded = vec![1; 2_usize.saturating_sub(shape.len())];
         padded.extend_from_slice(shape);
         let (planes, rows) = padded.split_at(padded.len() - 2);
-        let fits = |lead: &[usize]| {
-            let expected = [lead, &[queries, keys]].concat();
-            shape.len() <= expected.len()
-                && shape.iter().rev().zip(expected.iter().rev()).all(|(&got, &expected)| got == 1 || got == expected)
-        };
-        let lead = [lead, &flat].into_iter().find(|lead| fits(lead))?;
         let numbers = ArrayD::from_shape_vec(IxDyn(planes), (0..planes.iter().product()).collect()).ok()?;
         let plane_of_head = numbers.broadcast(lead)?.iter().copied().collect();
         Some(Self { planes: elements, plane_len: rows[0] * rows[1], row: rows[1], plane_of_head })
     }
+}
+
+/// Whether an array of this shape broadcasts to `[lead.., queries, keys]`.
+fn shape_fits(shape: &[usize], lead: &[usize], rows: [usize; 2]) -> bool {
+    let expected = [lead, &rows].concat();
+    shape.len() <= expected.len()
+        && shape.iter().rev().zip(expected.iter().rev()).all(|(&got, &expected)| got == 1 || got == expected)
 }
 
 #[cfg(test)]

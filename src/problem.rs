@@ -7,10 +7,10 @@ use std::{error::Error, fmt, ops::Range, str::FromStr};
 
 use attn_fixed::{
     AttentionError, Heads, Inputs, MAX_KEYS, Mask, ParameterError, Parameters, QuantiseError, Scales, quantise_heads,
-    scale::MAX_GAIN,
+    scale::{MAX_GAIN, MIN_GAIN},
 };
 use attn_ref::{TruthError, attention_head};
-use ndarray::{Array2, Axis, Slice};
+use ndarray::{Array2, Array3, Axis, Slice};
 use rayon::prelude::*;
 
 use crate::{
@@ -55,41 +55,48 @@ pub struct Floats {
     pub tensors: Qkv<Vec<f32>>,
 }
 
-/// One head in float64, for what integers are compared with.
+/// One key head in float64 and the query heads that read it, for what integers are compared with.
 #[derive(Clone, Debug)]
-pub struct FloatHead<'a> {
-    /// `[queries, dim]`
-    pub query: Array2<f64>,
+pub struct FloatGroup<'a> {
+    /// The query heads.
+    pub heads: Range<usize>,
+    /// `[heads, queries, dim]`
+    pub query: Array3<f64>,
     /// `[keys, dim]`
     pub key: Array2<f64>,
     /// `[keys, dim]`
     pub value: Array2<f64>,
-    /// Which keys are visible.
-    pub mask: Mask<'a>,
+    /// Which keys are visible in each head.
+    pub masks: Vec<Mask<'a>>,
 }
 
-impl FloatHead<'_> {
+impl FloatGroup<'_> {
     /// Factor of the scores, `1 / √dim`.
     #[must_use]
     pub fn scale(&self) -> f64 {
-        1.0 / (self.query.ncols() as f64).sqrt()
+        1.0 / (self.key.ncols() as f64).sqrt()
     }
 
-    /// Float64 attention, `[queries, dim]`, computed in parallel.
+    /// Float64 attention of each head, `[queries, dim]`, computed in parallel.
     ///
     /// # Errors
     /// As [`attention_head`].
-    pub fn truth(&self, progress: Progress<'_>) -> Result<Vec<f64>, TruthError> {
+    pub fn truth(&self, progress: Progress<'_>) -> Result<Vec<Vec<f64>>, TruthError> {
         const QUERIES: usize = 64;
-        let blocks = (0..self.query.nrows().div_ceil(QUERIES)).into_par_iter().map(|block| {
-            let rows = block * QUERIES..self.query.nrows().min((block + 1) * QUERIES);
-            let query = self.query.slice_axis(Axis(0), Slice::from(rows.clone()));
-            let mask = self.mask.rows(rows.clone());
-            let truth = attention_head(query, self.key.view(), self.value.view(), self.scale(), &mask)?;
-            progress(rows.len());
-            Ok(truth.into_raw_vec_and_offset().0)
+        let (_, queries, _) = self.query.dim();
+        let heads = self.masks.par_iter().enumerate().map(|(head, mask)| {
+            let query = self.query.index_axis(Axis(0), head);
+            let blocks = (0..queries.div_ceil(QUERIES)).into_par_iter().map(|block| {
+                let rows = block * QUERIES..queries.min((block + 1) * QUERIES);
+                let query = query.slice_axis(Axis(0), Slice::from(rows.clone()));
+                let mask = mask.rows(rows.clone());
+                let truth = attention_head(query, self.key.view(), self.value.view(), self.scale(), &mask)?;
+                progress(rows.len());
+                Ok(truth.into_raw_vec_and_offset().0)
+            });
+            Ok(blocks.collect::<Result<Vec<_>, TruthError>>()?.concat())
         });
-        Ok(blocks.collect::<Result<Vec<_>, TruthError>>()?.concat())
+        heads.collect()
     }
 }
 
@@ -105,21 +112,36 @@ pub enum OutScale {
 }
 
 impl FromStr for OutScale {
-    type Err = String;
+    type Err = OutScaleError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, OutScaleError> {
         match text {
             "calibrated" => Ok(Self::Calibrated),
             "v" => Ok(Self::Value),
             _ => match text.parse() {
                 Ok(scale) if scale > 0.0 && f32::is_finite(scale) => Ok(Self::Fixed(scale)),
-                _ => Err("expected calibrated, v, or a positive number in the range of float32".to_owned()),
+                _ => Err(OutScaleError { got: text.to_owned() }),
             },
         }
     }
 }
 
-/// Above so many elements of keys, heads become float64 one after the other; below, some at a time, for speed.
+/// What is no [`OutScale`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutScaleError {
+    /// The text given.
+    pub got: String,
+}
+
+impl fmt::Display for OutScaleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "got {}, expected calibrated, v, or a positive number in the range of float32", self.got)
+    }
+}
+
+impl Error for OutScaleError {}
+
+/// Above so many elements of keys, key heads become float64 one after the other; below, some at a time, for speed.
 const LARGE_HEAD: usize = 1 << 22;
 
 impl Problem {
@@ -213,26 +235,39 @@ impl Problem {
         self.check()?;
         match rule {
             OutScale::Value => Ok(self.value_scales()),
-            OutScale::Fixed(scale) => Ok(vec![scale; self.heads]),
-            OutScale::Calibrated => self.for_heads(|head| {
-                let truth = self.dequantised(head).truth(progress)?;
-                Ok(calibrated_scale(largest_magnitude(&truth), self.scales.value[self.kv_head(head)]))
-            }),
+            OutScale::Fixed(scale) => {
+                for (head, value) in self.value_scales().into_iter().enumerate() {
+                    let gain = f64::from(value) / f64::from(scale);
+                    if !(MIN_GAIN..=MAX_GAIN).contains(&gain) {
+                        let expected = [MAX_GAIN, MIN_GAIN].map(|gain| f64::from(value) / gain);
+                        return Err(ProblemError::OutScale { head, got: scale, expected });
+                    }
+                }
+                Ok(vec![scale; self.heads])
+            }
+            OutScale::Calibrated => {
+                let groups = self.for_groups(|kv| {
+                    let truth = self.dequantised(kv).truth(progress)?;
+                    let scale = |truth: &Vec<f64>| calibrated_scale(largest_magnitude(truth), self.scales.value[kv]);
+                    Ok(truth.iter().map(scale).collect::<Vec<_>>())
+                })?;
+                Ok(groups.concat())
+            }
         }
     }
 
-    /// Calls `of` for every head, for several at a time where that does not take too much memory.
+    /// Calls `of` for every key head, for several at a time where that does not take too much memory.
     ///
     /// # Errors
     /// The first one of `of`.
-    pub fn for_heads<T: Send>(
+    pub fn for_groups<T: Send>(
         &self,
         of: impl Fn(usize) -> Result<T, ProblemError> + Sync + Send,
     ) -> Result<Vec<T>, ProblemError> {
         if self.keys.saturating_mul(self.dim) > LARGE_HEAD {
-            (0..self.heads).map(of).collect()
+            (0..self.kv_heads).map(of).collect()
         } else {
-            (0..self.heads).into_par_iter().map(of).collect()
+            (0..self.kv_heads).into_par_iter().map(of).collect()
         }
     }
 
@@ -254,33 +289,44 @@ impl Problem {
         Ok(out)
     }
 
-    /// A head of the dequantised integers.
+    /// A key head of the dequantised integers, with its query heads.
     #[must_use]
-    pub fn dequantised(&self, head: usize) -> FloatHead<'_> {
-        let kv = self.kv_head(head);
-        let scales = [self.scales.query[head], self.scales.key[kv], self.scales.value[kv]];
+    pub fn dequantised(&self, kv_head: usize) -> FloatGroup<'_> {
         let integers = [&self.tensors.query, &self.tensors.key, &self.tensors.value];
-        self.float_head(head, |tensor, range| {
-            integers[tensor][range].iter().map(|&x| f64::from(x) * f64::from(scales[tensor])).collect()
+        let scales = [&self.scales.query, &self.scales.key, &self.scales.value];
+        self.float_group(kv_head, |tensor, head, range| {
+            let scale = f64::from(scales[tensor][head]);
+            integers[tensor][range].iter().map(|&x| f64::from(x) * scale).collect()
         })
     }
 
-    /// A head of other floats in the shapes of this problem.
+    /// The same of other floats in the shapes of this problem.
     #[must_use]
-    pub fn head_of(&self, floats: &Qkv<Vec<f32>>, head: usize) -> FloatHead<'_> {
+    pub fn group_of(&self, floats: &Qkv<Vec<f32>>, kv_head: usize) -> FloatGroup<'_> {
         let floats = [&floats.query, &floats.key, &floats.value];
-        self.float_head(head, |tensor, range| floats[tensor][range].iter().map(|&x| f64::from(x)).collect())
+        self.float_group(kv_head, |tensor, _, range| floats[tensor][range].iter().map(|&x| f64::from(x)).collect())
     }
 
-    fn float_head(&self, head: usize, values: impl Fn(usize, Range<usize>) -> Vec<f64>) -> FloatHead<'_> {
-        let kv = self.kv_head(head);
-        let [query, key, value] =
-            [(0, head, self.queries), (1, kv, self.keys), (2, kv, self.keys)].map(|(tensor, head, rows)| {
-                let len = rows * self.dim;
-                let values = values(tensor, head * len..(head + 1) * len);
-                Array2::from_shape_vec((rows, self.dim), values).expect("a whole head")
-            });
-        FloatHead { query, key, value, mask: self.masks.head(head) }
+    /// `values` gives a head of a tensor: query, key and value are 0, 1 and 2.
+    fn float_group(&self, kv_head: usize, values: impl Fn(usize, usize, Range<usize>) -> Vec<f64>) -> FloatGroup<'_> {
+        let group = self.heads / self.kv_heads;
+        let heads = kv_head * group..(kv_head + 1) * group;
+        let head = |tensor, head: usize, rows: usize| {
+            let len = rows * self.dim;
+            values(tensor, head, head * len..(head + 1) * len)
+        };
+        let query: Vec<f64> = heads.clone().flat_map(|h| head(0, h, self.queries)).collect();
+        let keys = |tensor| {
+            let values = head(tensor, kv_head, self.keys);
+            Array2::from_shape_vec([self.keys, self.dim], values).expect("a whole head")
+        };
+        FloatGroup {
+            query: Array3::from_shape_vec([group, self.queries, self.dim], query).expect("whole heads"),
+            key: keys(1),
+            value: keys(2),
+            masks: heads.clone().map(|head| self.masks.head(head)).collect(),
+            heads,
+        }
     }
 
     fn kv_head(&self, head: usize) -> usize {
@@ -324,6 +370,15 @@ pub enum ProblemError {
         /// What is out of range.
         error: ParameterError,
     },
+    /// An output scale that does not go with the scale of the values.
+    OutScale {
+        /// The first query head where it does not.
+        head: usize,
+        /// The output scale.
+        got: f32,
+        /// The smallest and the largest one.
+        expected: [f64; 2],
+    },
     /// Tensors that have no truth.
     Truth(TruthError),
     /// What the backend refused.
@@ -337,6 +392,9 @@ impl fmt::Display for ProblemError {
             // The dimension is that of all heads.
             Self::Parameters { error: error @ ParameterError::Dim { .. }, .. } => error.fmt(f),
             Self::Parameters { head, error } => write!(f, "head {head}: {error}"),
+            Self::OutScale { head, got, expected: [smallest, largest] } => {
+                write!(f, "head {head}: output scale: got {got:e}, expected {smallest:e} to {largest:e}")
+            }
             Self::Truth(error) => error.fmt(f),
             Self::Backend(error) => error.fmt(f),
         }

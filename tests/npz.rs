@@ -173,8 +173,8 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("bad_mask_empty.npz", "mask has shape (0, 5), expected no dimension of zero"),
     ("bad_scale_of_float.npz", "k_scale beside float arrays, expected none: leave it out, or store the arrays as int8"),
-    ("bad_scale_count.npz", "k_scale has shape (3,), expected one number or one per head (2)"),
-    ("bad_scale_kv_count.npz", "v_scale has shape (4,), expected one number or one per head (2)"),
+    ("bad_scale_count.npz", "k_scale has shape (3,), expected one number or one per head: (2,)"),
+    ("bad_scale_kv_count.npz", "v_scale has shape (4,), expected one number or one per head: (2,)"),
     (
         "bad_scale_dtype.npz",
         "q_scale is <U3, expected a float (float16, float32, float64) or an integer (int32, int64)",
@@ -186,21 +186,30 @@ const BAD: &[(&str, &str)] = &[
     ("bad_scale_infinity.npz", "q_scale[0] is inf, expected a positive and finite float32"),
     ("bad_scale_underflow.npz", "q_scale is 1e-50, expected a positive and finite float32"),
     ("bad_scale_overflow.npz", "q_scale is 1e50, expected a positive and finite float32"),
-    ("bad_member_empty.npz", "cannot read array q: it ends within its header"),
-    ("bad_member_text.npz", "cannot read array q: it is not an npy file"),
-    ("bad_member_version.npz", "cannot read array q: npy version 9.0, expected 1.0, 2.0 or 3.0"),
-    ("bad_member_header_cut.npz", "cannot read array q: it ends within its header"),
+    (
+        "bad_member_empty.npz",
+        "cannot read array q: it ends within its header: write the archive again with numpy.savez",
+    ),
+    ("bad_member_text.npz", "cannot read array q: it is not an npy file: write the archive again with numpy.savez"),
+    (
+        "bad_member_version.npz",
+        "cannot read array q: npy version 9.0, expected 1.0, 2.0 or 3.0: write the archive again with numpy.savez",
+    ),
+    (
+        "bad_member_header_cut.npz",
+        "cannot read array q: it ends within its header: write the archive again with numpy.savez",
+    ),
     (
         "bad_member_header.npz",
-        r#"cannot read array q: its header is "{'descr': '<f4', 'shape': (1, 8)}\n", expected descr, fortran_order and shape"#,
+        r#"cannot read array q: its header is "{'descr': '<f4', 'shape': (1, 8)}\n", expected descr, fortran_order and shape: write the archive again with numpy.savez"#,
     ),
     (
         "bad_member_negative.npz",
-        r#"cannot read array q: its header is "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 8), }\n", expected descr, fortran_order and shape"#,
+        r#"cannot read array q: its header is "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 8), }\n", expected descr, fortran_order and shape: write the archive again with numpy.savez"#,
     ),
     (
         "bad_member_beyond_u64.npz",
-        r#"cannot read array q: its header is "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 8), }\n", expected descr, fortran_order and shape"#,
+        r#"cannot read array q: its header is "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 8), }\n", expected descr, fortran_order and shape: write the archive again with numpy.savez"#,
     ),
     (
         "bad_member_short.npz",
@@ -218,7 +227,10 @@ const BAD: &[(&str, &str)] = &[
         "bad_member_overflow.npz",
         "q holds 32 bytes of data, expected 18446744073709551615 for float32 of shape (4611686018427387904, 4, 4): write the archive again",
     ),
-    ("bad_member_header_length.npz", "cannot read array q: its header has 4294967295 bytes, expected at most 10000"),
+    (
+        "bad_member_header_length.npz",
+        "cannot read array q: its header has 4294967295 bytes, expected at most 10000: write the archive again with numpy.savez",
+    ),
 ];
 
 #[test]
@@ -293,7 +305,7 @@ fn damaged_data_fails_its_checksum() {
     // The last byte of the first member, before the second local header.
     let end = find(&archive, b"PK\x03\x04")[1];
     archive[end - 1] ^= 1;
-    assert_eq!(message(&archive), "cannot read array q: Invalid checksum");
+    assert_eq!(message(&archive), "cannot read array q: Invalid checksum: write the archive again with numpy.savez");
 }
 
 #[test]
@@ -301,7 +313,10 @@ fn encrypted_arrays_are_refused() {
     let mut archive = bytes("float32.npz");
     let first = find(&archive, CENTRAL_HEADER)[0];
     archive[first + 8] |= 1;
-    assert_eq!(message(&archive), "cannot read array q: unsupported Zip archive: Password required to decrypt file");
+    assert_eq!(
+        message(&archive),
+        "cannot read array q: unsupported Zip archive: Password required to decrypt file: write the archive again with numpy.savez"
+    );
 }
 
 #[test]
@@ -322,7 +337,7 @@ fn a_size_that_the_archive_exaggerates_is_not_believed() {
     let size = &mut archive[query + 24..query + 28];
     let header = u32::from_le_bytes((&*size).try_into().unwrap()) - 32;
     size.copy_from_slice(&(134_217_000 * 32 + header).to_le_bytes());
-    assert_eq!(message(&archive), "cannot read array q: Invalid checksum");
+    assert_eq!(message(&archive), "cannot read array q: Invalid checksum: write the archive again with numpy.savez");
 }
 
 /// Reads without a panic; whatever is accepted has the elements that its shape asks for.

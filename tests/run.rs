@@ -165,16 +165,21 @@ fn links_are_followed_and_permissions_kept() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let file = Grouped::new().archive();
     let folder = tempfile::tempdir().expect("a folder");
-    let [target, link, new] = ["target.npz", "link.npz", "new.npz"].map(|name| folder.path().join(name));
+    let [target, link, new, dangling, shared] =
+        ["target.npz", "link.npz", "new.npz", "dangling.npz", "shared.npz"].map(|name| folder.path().join(name));
     fs::write(&target, "private").expect("written");
+    fs::write(&shared, "everybody's").expect("written");
     fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).expect("set");
     symlink("target.npz", &link).expect("linked");
-    for out in [&link, &new] {
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o666)).expect("set");
+    symlink("new.npz", &dangling).expect("linked");
+    for out in [&link, &dangling, &shared] {
         assert!(attn(&["run", "--input", &path_of(&file), "--output", &out.display().to_string()]).status.success());
     }
     assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-    assert_eq!(mode(&target), 0o600);
+    assert_eq!((mode(&target), mode(&shared)), (0o600, 0o666));
+    assert!(fs::symlink_metadata(&dangling).expect("there").is_symlink());
     let plain = folder.path().join("plain");
     fs::write(&plain, "").expect("written");
     assert_eq!(mode(&new), mode(&plain), "as any new file");
@@ -203,6 +208,72 @@ fn a_failed_write_leaves_no_half_file() {
         assert!(stderr(&output).contains("out.npz: cannot write it: File too large"), "{}", stderr(&output));
         assert_eq!(fs::read_to_string(&out).ok().as_deref(), before);
         assert_eq!(files(folder.path()), ["out.npz"][..usize::from(before.is_some())]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn holds_something(file: &fs::DirEntry) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.len() > 0)
+}
+
+/// A signal while the output is written does not leave a part of it; one before it stops the work.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_leaves_all_or_nothing() {
+    let tensor = vec![7_u8; 4_000_000 * 8];
+    let key = ["k", "v"].map(|name| (name, "|i1", "(1, 8)", &tensor[..8]));
+    let scales = ["q_scale", "k_scale", "v_scale"].map(|name| (name, "<f4", "()", ONE.as_slice()));
+    let file = archive(&[&[("q", "|i1", "(4000000, 8)", tensor.as_slice())], &key[..], &scales[..]].concat());
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out.npz");
+    for signal in ["INT", "TERM", "HUP"] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_attn"))
+            .args(["run", "--input", &path_of(&file), "--out-scale", "v", "--output", &out.display().to_string()])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the attn command starts");
+        // As soon as a part of the output is there, empty at first.
+        let part = |file: fs::DirEntry| file.file_name().to_string_lossy().contains(".part") && holds_something(&file);
+        while child.try_wait().expect("a child").is_none() {
+            if fs::read_dir(folder.path()).expect("a folder").any(|file| file.is_ok_and(part)) {
+                let kill = ["-s", signal, &child.id().to_string()];
+                assert!(Command::new("kill").args(kill).status().expect("kill starts").success());
+                break;
+            }
+        }
+        let status = child.wait().expect("ended").code();
+        assert!(matches!(status, Some(0 | 130)), "{signal}: {status:?}");
+        let left = files(folder.path());
+        assert!(left.is_empty() || left == ["out.npz"], "{signal}: {left:?}");
+        if !left.is_empty() {
+            Output::read(&out).expect("the whole output");
+            fs::remove_file(&out).expect("removed");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nobody_has_to_listen() {
+    let file = Grouped::new().archive();
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out.npz");
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let attn = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
+        command.args(arguments).stderr(full());
+        command
+    };
+    let ran = attn(&["run", "--input", &path_of(&file), "--output", &out.display().to_string()]).status();
+    assert_eq!(ran.expect("started").code(), Some(0), "the output is there");
+    assert_eq!(attn(&["run", "--input", "missing.npz", "--output", "x"]).status().expect("started").code(), Some(2));
+    let out = out.display().to_string();
+    let input = fixture("src/suite/data/acceptance.npz");
+    for arguments in [["compare", "--json", &out, &out], ["validate", "--json", "--input", &input]] {
+        // Whoever reads only the beginning.
+        let mut child = attn(&arguments).stdout(Stdio::piped()).spawn().expect("started");
+        drop(child.stdout.take());
+        assert_eq!(child.wait().expect("ended").code(), Some(0), "{arguments:?}");
     }
 }
 
@@ -293,6 +364,10 @@ fn bad_input_is_refused_in_one_line_and_nothing_is_written() {
     let refuse_array = |array: Array<'static>, expected: &str| refuse(&path_of(&changed(array)), &[], &[expected]);
     refuse_array(("q", "|i1", "(8, 4)", &[1; 32]), "q has shape (8, 4) and k has shape (4, 8), expected equal last");
     refuse_array(("k_scale", "<f4", "()", &[0; 4]), "k_scale is 0.0, expected a positive and finite float32");
+    refuse_array(
+        ("v_scale", "<f4", "(1, 4)", &[64; 16]),
+        "v_scale has shape (1, 4), expected one number or one per head",
+    );
     refuse_array(("mask", "|u1", "(4, 4)", &[1; 16]), "mask is uint8, expected bool (true where a query sees a key)");
     refuse_array(("mask", "|b1", "(3, 4)", &[1; 12]), "mask has shape (3, 4), expected one that broadcasts to (4, 4)");
     refuse_array(("mask", "|b1", "(1, 1, 4, 4)", &[1; 16]), "mask has shape (1, 1, 4, 4), expected one");
@@ -321,7 +396,7 @@ fn bad_input_is_refused_in_one_line_and_nothing_is_written() {
     refuse(
         &input,
         &["--out-scale", "1e-9"],
-        &["head 0: value scale / output scale: got 1000000028", "expected 0.0000152587890625 to 65536"],
+        &["head 0: output scale: got 1e-9, expected 1.52587890625e-5 to 6.5536e4"],
     );
     refuse(&input, &["--backend", "gpu"], &["invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar]"]);
     refuse(&input, &["--frobnicate"], &["unexpected argument '--frobnicate'"]);

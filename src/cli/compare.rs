@@ -44,7 +44,7 @@ impl Compare {
         let comparison = compare(&Output::read(&self.got)?, &Output::read(&self.expected)?)?;
         let mut out = io::stdout().lock();
         if self.json {
-            serde_json::to_writer_pretty(&mut out, &comparison)?;
+            serde_json::to_writer_pretty(&mut out, &comparison).map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
             writeln!(out, "{} against {}", self.got.display(), self.expected.display())?;

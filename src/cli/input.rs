@@ -44,11 +44,13 @@ impl MaskArguments {
     pub(super) fn read(&self, path: &Path) -> Result<(Problem, Vec<usize>), Box<dyn Error>> {
         let inputs = npz::read(path)?;
         let shape = inputs.query_shape.clone();
-        let mut problem = Problem::from_file(inputs)?;
-        problem.masks.causal = self.causal;
-        problem.masks.valid_keys = self.valid_keys;
-        // Before anything is printed or computed.
-        problem.check()?;
-        Ok((problem, shape))
+        let problem = Problem::from_file(inputs).and_then(|mut problem| {
+            problem.masks.causal = self.causal;
+            problem.masks.valid_keys = self.valid_keys;
+            // Before anything is printed or computed.
+            problem.check()?;
+            Ok(problem)
+        });
+        Ok((problem.map_err(|error| format!("{}: {error}", path.display()))?, shape))
     }
 }

@@ -2,11 +2,15 @@
 
 mod compare;
 mod input;
+mod interrupt;
 mod progress;
 mod run;
 mod validate;
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 
@@ -36,8 +40,7 @@ pub(crate) fn run() -> ExitCode {
         Err(text) if !text.use_stderr() => text.exit(),
         Err(text) if text.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => text.exit(),
         Err(error) => {
-            eprintln!("attn: {}", one_line(&error.to_string()));
-            return ExitCode::from(USAGE);
+            return refuse(&one_line(&error.to_string()));
         }
     };
     let result = match cli.command {
@@ -50,9 +53,14 @@ pub(crate) fn run() -> ExitCode {
         if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("attn: {error}");
-        ExitCode::from(USAGE)
+        refuse(&error.to_string())
     })
+}
+
+/// Says in one line what is wrong, to whoever still listens.
+fn refuse(error: &str) -> ExitCode {
+    let _ = writeln!(io::stderr(), "attn: {}", error.replace('\n', "\\n"));
+    ExitCode::from(USAGE)
 }
 
 /// What clap says in several lines: `error: WHAT`, the arguments or values it is about, usage, and how to get help.

@@ -1,6 +1,9 @@
 //! A bar on stderr for work that takes its time, when somebody looks.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{self, IsTerminal as _},
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -9,8 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Counts the queries of one kind of work.
 pub(super) struct Bar {
-    bar: ProgressBar,
+    drawn: ProgressBar,
     start: Instant,
+    terminal: bool,
 }
 
 impl Bar {
@@ -19,20 +23,20 @@ impl Bar {
         let style = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} queries, {eta} left");
         bar.set_style(style.expect("a valid template").progress_chars("=> "));
         bar.set_message(what);
-        Self { bar, start: Instant::now() }
+        Self { drawn: bar, start: Instant::now(), terminal: io::stderr().is_terminal() }
     }
 
-    /// So many queries more are done. Draws only on a terminal.
+    /// So many queries more are done.
     pub(super) fn add(&self, queries: usize) {
-        self.bar.inc(queries as u64);
-        if self.bar.is_hidden() && self.start.elapsed() > PATIENCE {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        self.drawn.inc(queries as u64);
+        if self.terminal && self.drawn.is_hidden() && self.start.elapsed() > PATIENCE {
+            self.drawn.set_draw_target(ProgressDrawTarget::stderr());
         }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.drawn.finish_and_clear();
     }
 }

@@ -1,4 +1,10 @@
-use std::{error::Error, path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::Instant,
+};
 
 use attn::{
     backend::Backend,
@@ -9,6 +15,7 @@ use clap::Args;
 
 use super::{
     input::{self, BackendArgument, MaskArguments},
+    interrupt,
     progress::Bar,
 };
 
@@ -16,7 +23,8 @@ use super::{
 ///
 /// Float tensors are quantised first, each head with its largest magnitude / 127. Says on stderr which backend computed.
 ///
-/// Exit status: 0 if the output was written, 2 for a usage or input error; the output file is then as it was before.
+/// Exit status: 0 if the output was written, 2 for a usage or input error; the output file is then as it was before. After
+/// Ctrl-C (130) it is as before, or whole.
 #[derive(Args)]
 #[command(after_help = format!("\
 Examples:
@@ -53,7 +61,8 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let (problem, shape) = self.masks.read(&self.input)?;
-        npz::check_writable(&self.output)?;
+        interrupt::handle()?;
+        interrupt::finish(|| npz::check_writable(&self.output))?;
         let queries = problem.heads * problem.queries;
         let scales = {
             let bar = Bar::new("calibrating in float64", queries);
@@ -67,8 +76,11 @@ impl Run {
             problem.attend(&mut *backend, &parameters, &|queries| bar.add(queries))?
         };
         let seconds = start.elapsed().as_secs_f64();
-        Output { shape, values: OutputValues::Int8 { values, scales } }.write(&self.output)?;
-        eprintln!(
+        let output = Output { shape, values: OutputValues::Int8 { values, scales } };
+        interrupt::finish(|| output.write(&self.output))?;
+        // The output is there; whoever closed stderr did not want to know.
+        let _ = writeln!(
+            io::stderr(),
             "backend {}: {} heads x {} queries x {} keys x {} in {seconds:.3} s, written to {}",
             backend.name(),
             problem.heads,

@@ -42,12 +42,13 @@ pub(super) struct Validate {
 
 impl Validate {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        let mut queries = 0;
+        // The built-in cases are short.
+        let mut queries = None;
         let cases = match &self.input {
             None => suite::built_in(),
             Some(path) => {
                 let (problem, _) = self.masks.read(path)?;
-                queries = 2 * problem.heads * problem.queries;
+                queries = Some(2 * problem.heads * problem.queries);
                 vec![Case {
                     group: "input",
                     name: path.display().to_string(),
@@ -69,8 +70,8 @@ impl Validate {
         for case in cases {
             let name = case.name.clone();
             let report = {
-                let bar = Bar::new("validating", queries);
-                suite::run(case, &mut *backend, &|queries| bar.add(queries))
+                let bar = queries.map(|queries| Bar::new("validating", queries));
+                suite::run(case, &mut *backend, &|queries| bar.iter().for_each(|bar| bar.add(queries)))
             };
             let report = report.map_err(|error| format!("{name}: {error}"))?;
             if !self.json {
@@ -83,7 +84,7 @@ impl Validate {
         }
         let report = Report::new(backend.name(), reports);
         if self.json {
-            serde_json::to_writer_pretty(&mut out, &report)?;
+            serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
             writeln!(out, "\n{report}")?;

@@ -8,6 +8,7 @@ use npyz::{DType, Deserialize, TypeChar, TypeRead, TypeStr};
 use zip::{ZipArchive, read::ZipFile};
 
 use super::NpzProblem;
+use crate::mask::BooleanMask;
 
 /// Longest text of an npy header that is read, in bytes; numpy has the same limit.
 const HEADER_LIMIT: usize = 10_000;
@@ -52,13 +53,16 @@ impl<R: Read + Seek> Archive<R> {
     }
 
     pub(super) fn tensor(&mut self, name: &'static str) -> Result<Tensor, NpzProblem> {
-        let array = self.array(name, "float16, float32, float64 or int8", |kind, size| {
-            matches!((kind, size), (TypeChar::Float, 2 | 4 | 8) | (TypeChar::Int, 1))
-        })?;
+        let array = self.array(
+            name,
+            "float16, float32, float64 or int8",
+            |kind, size| matches!((kind, size), (TypeChar::Float, 2 | 4 | 8) | (TypeChar::Int, 1)),
+            |shape| match shape.len() {
+                0 | 1 => Err(NpzProblem::TooFewDimensions { array: name, shape: shape.to_vec() }),
+                _ => Ok(()),
+            },
+        )?;
         let dtype = dtype_name(&array.dtype);
-        if array.shape.len() < 2 {
-            return Err(NpzProblem::TooFewDimensions { array: name, shape: array.shape });
-        }
         if let Some(integers) = array.decode::<i8>()? {
             return Ok(Tensor { dtype, shape: array.shape, elements: Elements::Int8(integers) });
         }
@@ -67,25 +71,39 @@ impl<R: Read + Seek> Archive<R> {
         Ok(Tensor { dtype, shape: array.shape, elements: Elements::Float(numbers) })
     }
 
-    /// A boolean array: its shape and its elements in C order.
-    pub(super) fn booleans(&mut self, name: &'static str) -> Result<(Vec<usize>, Vec<bool>), NpzProblem> {
-        let array = self.array(name, "bool (true where a query sees a key)", |kind, size| {
-            matches!((kind, size), (TypeChar::Bool, 1))
-        })?;
-        let elements = array.decode()?.ok_or_else(|| array.unreadable("its dtype".to_owned()))?;
-        Ok((array.shape, elements))
+    /// The boolean array `mask`, for queries with these leading dimensions.
+    pub(super) fn mask(&mut self, lead: &[usize], rows: [usize; 2]) -> Result<BooleanMask, NpzProblem> {
+        let misfit = |shape: &[usize]| NpzProblem::Mask { shape: shape.to_vec(), expected: [lead, &rows].concat() };
+        let array = self.array(
+            "mask",
+            "bool (true where a query sees a key)",
+            |kind, size| matches!((kind, size), (TypeChar::Bool, 1)),
+            // Before any of it is decoded: compressed, a mask of anything is small.
+            |shape| if BooleanMask::fits(shape, lead, rows) { Ok(()) } else { Err(misfit(shape)) },
+        )?;
+        let elements = array.in_c_order(array.bytes.iter().map(|&byte| byte != 0).collect())?;
+        BooleanMask::broadcast(elements, &array.shape, lead, rows).ok_or_else(|| misfit(&array.shape))
     }
 
-    /// The scales of an int8 array of that many heads, one per head.
-    pub(super) fn scales(&mut self, name: &'static str, heads: usize) -> Result<Vec<f32>, NpzProblem> {
-        let array =
-            self.array(name, "a float (float16, float32, float64) or an integer (int32, int64)", |kind, size| {
-                matches!((kind, size), (TypeChar::Float, 2 | 4 | 8) | (TypeChar::Int, 4 | 8))
-            })?;
+    /// The scales of an int8 array with these leading dimensions, one per head.
+    pub(super) fn scales(&mut self, name: &'static str, lead: &[usize]) -> Result<Vec<f32>, NpzProblem> {
+        let heads = lead.iter().product();
+        let array = self.array(
+            name,
+            "a float (float16, float32, float64) or an integer (int32, int64)",
+            |kind, size| matches!((kind, size), (TypeChar::Float, 2 | 4 | 8) | (TypeChar::Int, 4 | 8)),
+            // With the dimensions of the heads, kept as numpy's `keepdims` keeps the others, or flattened.
+            |shape| {
+                let fits = shape.iter().all(|&length| length == 1)
+                    || [&[heads][..], lead, &[lead, &[1, 1]].concat()].contains(&shape);
+                if fits {
+                    Ok(())
+                } else {
+                    Err(NpzProblem::ScaleCount { scale: name, shape: shape.to_vec(), lead: lead.to_vec() })
+                }
+            },
+        )?;
         let wide = array.numbers()?;
-        if wide.len() != 1 && wide.len() != heads {
-            return Err(NpzProblem::ScaleCount { scale: name, shape: array.shape, heads });
-        }
         let mut scales: Vec<f32> = wide.iter().map(|&x| x as f32).collect();
         if let Some(flat) = scales.iter().position(|&x| !(x > 0.0 && x.is_finite())) {
             return Err(NpzProblem::Scale { scale: name, index: unravel(flat, &array.shape), got: wide[flat] });
@@ -96,12 +114,13 @@ impl<R: Read + Seek> Archive<R> {
         Ok(scales)
     }
 
-    /// An array whose dtype is accepted; its shape has no zero and as many elements as there are bytes.
+    /// An array whose dtype and shape are accepted; the shape has no zero and as many elements as there are bytes.
     fn array(
         &mut self,
         name: &'static str,
         expected: &'static str,
         accepts: impl Fn(TypeChar, u64) -> bool,
+        fits: impl Fn(&[usize]) -> Result<(), NpzProblem>,
     ) -> Result<Array, NpzProblem> {
         let unreadable = |reason: String| NpzProblem::Array { array: name, reason };
         let mut member = self.member(name).map_err(unreadable)?;
@@ -117,6 +136,7 @@ impl<R: Read + Seek> Archive<R> {
         if shape.contains(&0) {
             return Err(NpzProblem::Empty { array: name, shape });
         }
+        fits(&shape)?;
         // What the header claims is compared with what the archive claims, then with what is there: nothing is
         // allocated on the header's word.
         let claimed = shape.iter().fold(dtype.size_field(), |n, &d| n.saturating_mul(d as u64));
@@ -166,12 +186,17 @@ impl Array {
         while !rest.is_empty() {
             elements.push(reader.read_one(&mut rest).map_err(|error| unreadable(error.to_string()))?);
         }
-        if self.fortran {
-            let elements = ArrayD::from_shape_vec(IxDyn(&self.shape).f(), elements);
-            let elements = elements.map_err(|error| unreadable(error.to_string()))?;
-            return Ok(Some(elements.iter().cloned().collect()));
+        self.in_c_order(elements).map(Some)
+    }
+
+    /// The elements as they are stored, in C order.
+    fn in_c_order<T: Clone>(&self, elements: Vec<T>) -> Result<Vec<T>, NpzProblem> {
+        if !self.fortran {
+            return Ok(elements);
         }
-        Ok(Some(elements))
+        let elements = ArrayD::from_shape_vec(IxDyn(&self.shape).f(), elements);
+        let elements = elements.map_err(|error| self.unreadable(error.to_string()))?;
+        Ok(elements.iter().cloned().collect())
     }
 
     /// The elements of any accepted type but int8, in C order. Integers above 2^53 are rounded.

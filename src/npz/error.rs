@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io};
 
 use super::Qkv;
 
-/// An archive that could not be read as attention inputs; printed in one line.
+/// An archive that could not be read or written; printed in one line.
 #[derive(Debug)]
 pub struct NpzError {
     /// Name of the file, or what [`read_from`](super::read_from) was given for it.
@@ -127,8 +127,8 @@ pub enum NpzProblem {
         scale: &'static str,
         /// Its shape.
         shape: Vec<usize>,
-        /// Number of heads.
-        heads: usize,
+        /// Leading dimensions of the array whose scales they are.
+        lead: Vec<usize>,
     },
     /// A scale is not a positive and finite float32.
     Scale {
@@ -177,7 +177,9 @@ impl fmt::Display for NpzProblem {
             Self::Missing { array, found, expected } => {
                 write!(f, "no array {array}: the archive holds {}, expected {expected}", Names(found))
             }
-            Self::Array { array, reason } => write!(f, "cannot read array {array}: {reason}"),
+            Self::Array { array, reason } => {
+                write!(f, "cannot read array {array}: {reason}: write the archive again with numpy.savez")
+            }
             Self::Length { array, dtype, shape, got, expected } => write!(
                 f,
                 "{array} holds {got} bytes of data, expected {expected} for {dtype} of shape {}: write the archive again",
@@ -215,8 +217,13 @@ impl fmt::Display for NpzProblem {
             Self::ScaleOfFloat { scale } => {
                 write!(f, "{scale} beside float arrays, expected none: leave it out, or store the arrays as int8")
             }
-            Self::ScaleCount { scale, shape, heads } => {
-                write!(f, "{scale} has shape {}, expected one number or one per head ({heads})", Shape(shape))
+            Self::ScaleCount { scale, shape, lead } => {
+                write!(f, "{scale} has shape {}, expected one number or one per head", Shape(shape))?;
+                match lead[..] {
+                    [] => Ok(()),
+                    [_] => write!(f, ": {}", Shape(lead)),
+                    _ => write!(f, ": {} or ({},)", Shape(lead), lead.iter().product::<usize>()),
+                }
             }
             Self::Scale { scale, index, got } => {
                 write!(f, "{scale}{} is {got:?}, expected a positive and finite float32", Index(index))

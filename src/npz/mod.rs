@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `q` | `[.., queries, d]` | float16, float32 or float64, else int8 |
 //! | `k`, `v` | `[.., keys, d]`, equal | as `q`: all three float (of any widths), or all three int8 |
-//! | `q_scale`, `k_scale`, `v_scale` | one number, or one per head of its array | a float; int32 and int64 too, because Python's `1` is saved so |
+//! | `q_scale`, `k_scale`, `v_scale` | one number, or one per head of its array: `[heads]`, or its leading dimensions | a float; int32 and int64 too, because Python's `1` is saved so |
 //! | `mask`, may be absent | broadcasts to `[.., queries, keys]`, leading dimensions as `q`'s or flattened to heads | bool: true where a query sees a key |
 //!
 //! The scales belong to int8 arrays and are required there: value = integer * scale. Beside float arrays they are
@@ -124,6 +124,7 @@ fn inputs(reader: impl Read + Seek) -> Result<Inputs, NpzProblem> {
     let [queries, dim] = [2, 1].map(|back| query.shape[query.shape.len() - back]);
     let keys = key.shape[key.shape.len() - 2];
 
+    let (query_lead, key_lead) = (&query.shape[..query.shape.len() - 2], &key.shape[..key.shape.len() - 2]);
     let scales = ["q_scale", "k_scale", "v_scale"];
     let values = match (query.elements, key.elements, value.elements) {
         (Elements::Float(q), Elements::Float(k), Elements::Float(v)) => {
@@ -136,22 +137,15 @@ fn inputs(reader: impl Read + Seek) -> Result<Inputs, NpzProblem> {
         (Elements::Int8(query), Elements::Int8(key), Elements::Int8(value)) => {
             archive.require(&scales, "q_scale, k_scale and v_scale beside int8 arrays (a number, or one per head)")?;
             let scales = Qkv {
-                query: archive.scales("q_scale", heads)?,
-                key: archive.scales("k_scale", kv_heads)?,
-                value: archive.scales("v_scale", kv_heads)?,
+                query: archive.scales("q_scale", query_lead)?,
+                key: archive.scales("k_scale", key_lead)?,
+                value: archive.scales("v_scale", key_lead)?,
             };
             Values::Int8 { values: Qkv { query, key, value }, scales }
         }
         _ => return Err(NpzProblem::Mixed(Qkv { query: query.dtype, key: key.dtype, value: value.dtype })),
     };
-    let mask = if archive.contains("mask") {
-        let (shape, elements) = archive.booleans("mask")?;
-        let lead = &query.shape[..query.shape.len() - 2];
-        let mask = BooleanMask::broadcast(elements, &shape, lead, [queries, keys]);
-        Some(mask.ok_or_else(|| NpzProblem::Mask { shape, expected: [lead, &[queries, keys]].concat() })?)
-    } else {
-        None
-    };
+    let mask = if archive.contains("mask") { Some(archive.mask(query_lead, [queries, keys])?) } else { None };
     Ok(Inputs { heads, kv_heads, queries, keys, dim, query_shape: query.shape, mask, values })
 }
 

@@ -39,7 +39,11 @@ impl Output {
     /// Product of the leading dimensions.
     #[must_use]
     pub fn heads(&self) -> usize {
-        self.shape[..self.shape.len() - 2].iter().product()
+        self.lead().iter().product()
+    }
+
+    fn lead(&self) -> &[usize] {
+        &self.shape[..self.shape.len().saturating_sub(2)]
     }
 
     /// Reads `out` and, beside int8, `out_scale` from the archive at `path`.
@@ -63,7 +67,7 @@ impl Output {
             Elements::Float(values) => OutputValues::Float(values),
             Elements::Int8(values) => {
                 archive.require(&[SCALE], "out_scale beside an int8 out (a number, or one per head)")?;
-                OutputValues::Int8 { values, scales: archive.scales(SCALE, output.heads())? }
+                OutputValues::Int8 { values, scales: archive.scales(SCALE, output.lead())? }
             }
         };
         Ok(output)
@@ -132,21 +136,20 @@ pub fn check_writable(path: &Path) -> Result<(), NpzError> {
 
 /// A temporary file that can be renamed to the file that `path` names, and that file: links are followed.
 fn beside(path: &Path) -> Result<(PathBuf, NamedTempFile), NpzProblem> {
-    // Not the private permissions of a temporary file: those of any new file, or of the one that it replaces.
-    #[cfg(unix)]
-    let mut permissions: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let target = match fs::metadata(path) {
+    let replaced = match fs::metadata(path) {
         Ok(metadata) if !metadata.is_file() => return Err(NpzProblem::NotAFile),
         Ok(metadata) if metadata.permissions().readonly() => {
             return Err(NpzProblem::Write(io::ErrorKind::PermissionDenied.into()));
         }
-        Ok(metadata) => {
-            #[cfg(unix)]
-            permissions.clone_from(&metadata.permissions());
-            fs::canonicalize(path).map_err(NpzProblem::Write)?
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Ok(metadata) => Some(metadata.permissions()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(NpzProblem::Write(error)),
+    };
+    let target = match (&replaced, fs::read_link(path)) {
+        (Some(_), _) => fs::canonicalize(path).map_err(NpzProblem::Write)?,
+        // A link to what is not there yet.
+        (None, Ok(link)) => path.parent().unwrap_or(Path::new("")).join(link),
+        (None, Err(_)) => path.to_owned(),
     };
     if target.file_name().is_none() || target.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(NpzProblem::NotAFile);
@@ -157,9 +160,13 @@ fn beside(path: &Path) -> Result<(PathBuf, NamedTempFile), NpzProblem> {
     };
     let mut builder = tempfile::Builder::new();
     builder.prefix(".attn-").suffix(".npz.part");
+    // Not the private permissions of a temporary file: those of any new file, or of the one that it replaces.
     #[cfg(unix)]
-    builder.permissions(permissions);
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let file = builder.tempfile_in(folder).map_err(|error| NpzProblem::Write(without_path(error)))?;
+    if let Some(permissions) = replaced {
+        file.as_file().set_permissions(permissions).map_err(NpzProblem::Write)?;
+    }
     Ok((target, file))
 }
 

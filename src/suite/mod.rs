@@ -22,14 +22,14 @@ use attn_ref::{Accumulator, Comoments, MetricsError, Tolerance, Violation, round
 use crate::{
     backend::{Backend, Progress},
     npz::Qkv,
-    problem::{FloatHead, Problem, ProblemError, calibrated_scale, largest_magnitude},
+    problem::{FloatGroup, Problem, ProblemError, calibrated_scale, largest_magnitude},
 };
 
 /// Nothing to compare with.
 #[cfg(not(feature = "torch"))]
 #[expect(clippy::unnecessary_wraps, reason = "what the module of feature `torch` has")]
 mod libtorch {
-    use super::{CaseError, FloatHead};
+    use super::{CaseError, Expectation, Problem};
 
     /// What every head is compared with for information; none, as this was built without feature `torch`.
     #[must_use]
@@ -37,8 +37,8 @@ mod libtorch {
         None
     }
 
-    pub(super) fn attention(_: &FloatHead<'_>) -> Result<Option<Vec<f64>>, CaseError> {
-        Ok(None)
+    pub(super) fn attention(problem: &Problem, _: &Expectation) -> Result<Vec<Vec<f64>>, CaseError> {
+        Ok(vec![Vec::new(); problem.heads])
     }
 }
 
@@ -68,11 +68,11 @@ pub enum Expectation {
 }
 
 impl Expectation {
-    /// The head in floats.
-    fn float_head<'a>(&self, problem: &'a Problem, head: usize) -> FloatHead<'a> {
+    /// A key head in floats, with its query heads.
+    fn float_group<'a>(&self, problem: &'a Problem, kv_head: usize) -> FloatGroup<'a> {
         match self {
-            Self::Floats(floats) => problem.head_of(floats, head),
-            Self::Dequantised | Self::Integers => problem.dequantised(head),
+            Self::Floats(floats) => problem.group_of(floats, kv_head),
+            Self::Dequantised | Self::Integers => problem.dequantised(kv_head),
         }
     }
 
@@ -121,15 +121,19 @@ struct Prepared {
 pub fn run(case: Case, backend: &mut dyn Backend, progress: Progress<'_>) -> Result<CaseReport, CaseError> {
     let (problem, expectation) = (case.problem)()?;
     problem.check()?;
-    let value_scales = problem.value_scales();
-    let prepared = problem.for_heads(|head| {
-        let mut truth = expectation.float_head(&problem, head).truth(progress)?;
-        let (scale, step) = expectation.scale_and_step(&truth, value_scales[head]);
-        for x in &mut truth {
-            *x /= step;
-        }
-        Ok(Prepared { parameters: problem.parameters_of(head, scale)?, step, truth })
+    let prepared = problem.for_groups(|kv_head| {
+        let group = expectation.float_group(&problem, kv_head);
+        let truths = group.heads.clone().zip(group.truth(progress)?);
+        let prepare = |(head, mut truth): (usize, Vec<f64>)| {
+            let (scale, step) = expectation.scale_and_step(&truth, problem.scales.value[kv_head]);
+            for x in &mut truth {
+                *x /= step;
+            }
+            Ok(Prepared { parameters: problem.parameters_of(head, scale)?, step, truth })
+        };
+        truths.map(prepare).collect::<Result<Vec<_>, ProblemError>>()
     })?;
+    let prepared: Vec<Prepared> = prepared.into_iter().flatten().collect();
 
     let parameters: Vec<_> = prepared.iter().map(|head| head.parameters).collect();
     let start = Instant::now();
@@ -140,16 +144,15 @@ pub fn run(case: Case, backend: &mut dyn Backend, progress: Progress<'_>) -> Res
     let mut all = Figures::new();
     let mut heads = Vec::with_capacity(problem.heads);
     let mut violations = Vec::new();
+    let libtorch = libtorch::attention(&problem, &expectation)?;
     let head_len = out.len() / problem.heads;
     for (h, (out, Prepared { step, truth, .. })) in out.chunks_exact(head_len).zip(&prepared).enumerate() {
         let mut figures = Figures::new();
         for (&got, &truth) in out.iter().zip(truth) {
             figures.push(f64::from(got), expectation.round(truth), truth);
         }
-        if let Some(libtorch) = libtorch::attention(&expectation.float_head(&problem, h))? {
-            for (&got, libtorch) in out.iter().zip(libtorch) {
-                figures.libtorch.push(f64::from(got), expectation.round(libtorch / step));
-            }
+        for (&got, libtorch) in out.iter().zip(&libtorch[h]) {
+            figures.libtorch.push(f64::from(got), expectation.round(libtorch / step));
         }
         all.merge(&figures);
         let head = HeadReport::new(&figures).map_err(CaseError::Metrics)?;

@@ -75,7 +75,8 @@ fn compiler(run: &mut Run) -> Result<(), String> {
 
 /// Installs the pinned version, unless it is there.
 fn download(run: &mut Run, installed: &Path) -> Result<(), String> {
-    if fs::read_to_string(installed.join(STAMP)).is_ok_and(|stamp| stamp == REQUIREMENTS) {
+    let complete = LIBRARIES.iter().all(|path| installed.join("lib").join(file_name(path)).is_file());
+    if complete && fs::read_to_string(installed.join(STAMP)).is_ok_and(|stamp| stamp == REQUIREMENTS) {
         println!("libtorch {} is installed already", required());
         return Ok(());
     }
@@ -109,13 +110,18 @@ fn assemble(wheels: &Path, libtorch: &Path) -> io::Result<()> {
     let lib = libtorch.join("lib");
     fs::create_dir_all(&lib)?;
     fs::rename(wheels.join("torch/include"), libtorch.join("include"))?;
-    for library in LIBRARIES.map(Path::new) {
-        fs::rename(wheels.join(library), lib.join(library.file_name().expect("a file")))?;
+    for library in LIBRARIES {
+        fs::rename(wheels.join(library), lib.join(file_name(library)))?;
     }
     // The library of this name depends on the GPU's. `torch-sys` links it, so the linker gets the two others instead.
     fs::write(lib.join("libtorch.so"), "INPUT(libtorch_cpu.so libc10.so)\n")?;
     fs::write(libtorch.join("build-version"), required())?;
     fs::write(libtorch.join(STAMP), REQUIREMENTS)
+}
+
+/// The last part of a path of [`LIBRARIES`].
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Removes a folder, if there is one.
