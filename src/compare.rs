@@ -193,6 +193,16 @@ mod tests {
     }
 
     #[test]
+    fn two_dimensions_are_one_head() {
+        let int8 = |values: &[i8]| Output {
+            shape: vec![3, 2],
+            values: OutputValues::Int8 { values: values.to_vec(), scales: vec![0.5] },
+        };
+        let comparison = compare(&int8(&[1, 2, 3, 4, 5, 6]), &int8(&[1, 2, 3, 4, 5, 9])).expect("equal shapes");
+        assert_eq!((comparison.per_head.len(), comparison.overall.max_error), (1, 3.0));
+    }
+
+    #[test]
     fn shapes_must_be_equal() {
         let (a, b) = (int8(&[1, 2], &[1.0]), float(2, &[1.0, 2.0]));
         let error = compare(&a, &b).expect_err("(1, 1, 2) and (2, 1, 1)");

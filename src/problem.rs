@@ -416,7 +416,86 @@ from!(Quantise(QuantiseError), Truth(TruthError), Backend(BackendError));
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use attn_fixed::quantise;
+
     use super::*;
+    use crate::mask::BooleanMask;
+
+    fn floats(elements: usize, step: usize) -> Vec<f32> {
+        (0..elements).map(|i| (step * i % 29) as f32 / 7.0 - 2.0).collect()
+    }
+
+    #[test]
+    fn floats_of_a_file_are_quantised_head_by_head() {
+        let mut tensors = Qkv { query: floats(4 * 3 * 8, 3), key: floats(2 * 5 * 8, 5), value: floats(2 * 5 * 8, 7) };
+        for tensor in [&mut tensors.query, &mut tensors.key, &mut tensors.value] {
+            tensor[40..].iter_mut().for_each(|x| *x *= 3.0);
+        }
+        let mask = BooleanMask::broadcast(vec![true, false, true, true, true], &[5], &[4], [3, 5]);
+        let problem = Problem::from_file(npz::Inputs {
+            heads: 4,
+            kv_heads: 2,
+            queries: 3,
+            keys: 5,
+            dim: 8,
+            query_shape: vec![4, 3, 8],
+            mask: mask.clone(),
+            values: Values::Float(tensors.clone()),
+        });
+        let Problem { heads, kv_heads, queries, keys, dim, tensors: integers, scales, masks } =
+            problem.expect("finite");
+        assert_eq!((heads, kv_heads, queries, keys, dim), (4, 2, 3, 5, 8));
+        assert_eq!(masks, HeadMasks { allowed: mask, ..HeadMasks::default() });
+        for (floats, integers, scales, len) in [
+            (&tensors.query, &integers.query, &scales.query, 24),
+            (&tensors.key, &integers.key, &scales.key, 40),
+            (&tensors.value, &integers.value, &scales.value, 40),
+        ] {
+            assert_eq!((integers.len(), scales.len()), (floats.len(), floats.len() / len));
+            for (head, floats) in floats.chunks_exact(len).enumerate() {
+                let mut expected = vec![0; len];
+                let scale = quantise(floats, &mut expected).expect("finite");
+                assert_eq!((&integers[head * len..][..len], scales[head]), (&expected[..], scale), "head {head}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_keys_than_attention_takes_are_refused_before_the_work() {
+        let problem = |keys| Problem {
+            heads: 1,
+            kv_heads: 1,
+            queries: 1,
+            keys,
+            dim: 8,
+            tensors: Qkv { query: vec![], key: vec![], value: vec![] },
+            scales: Qkv { query: vec![1.0], key: vec![1.0], value: vec![1.0] },
+            masks: HeadMasks::default(),
+        };
+        assert_eq!(problem(MAX_KEYS).check(), Ok(()));
+        let expected = AttentionError::TooManyKeys { got: MAX_KEYS + 1 };
+        assert_eq!(problem(MAX_KEYS + 1).check(), Err(BackendError::from(expected).into()));
+    }
+
+    /// Several blocks of queries, the last one not full.
+    #[test]
+    fn the_truth_of_a_head_is_that_of_its_blocks() {
+        let tensor = |rows: usize, step| {
+            let values = floats(rows * 8, step).into_iter().map(f64::from).collect();
+            Array2::from_shape_vec([rows, 8], values).expect("whole rows")
+        };
+        let mask = Mask::new().causal(10);
+        let head = FloatHead { query: tensor(150, 3), key: tensor(170, 5), value: tensor(170, 7), mask };
+        let done = AtomicUsize::new(0);
+        let truth = head.truth(&|queries| _ = done.fetch_add(queries, Ordering::Relaxed)).expect("finite");
+        assert_eq!((truth.len(), done.into_inner()), (150 * 8, 150));
+        let expected = attention_head(head.query.view(), head.key.view(), head.value.view(), head.scale(), &mask);
+        for (got, expected) in truth.iter().zip(&expected.expect("finite")) {
+            assert!((got - expected).abs() < 1e-12, "{got} {expected}");
+        }
+    }
 
     /// Values that cancel leave 1e-17 in float64, hidden keys leave 0: attention takes the scale all the same.
     #[test]

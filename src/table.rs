@@ -67,4 +67,23 @@ mod tests {
         let row = MetricsRow(&metrics.expect("pairs")).to_string();
         assert!(row.starts_with("0.99999  0.000  0.003  99.99 % 100.00 % 100.00 %    1     0..99999"), "{row}");
     }
+
+    #[test]
+    fn all_is_all_although_sums_are_rounded() {
+        let equal = Metrics::of([1.0, 2.0], [1.0, 2.0]).expect("pairs");
+        assert_eq!(correlation(&Metrics { correlation: Some(1.0 - 1e-15), ..equal }), "1.00000");
+    }
+
+    #[test]
+    fn numbers_have_two_decimals_or_none() {
+        assert_eq!([3.0, -127.0, 2.547, f64::INFINITY].map(number), ["3", "-127", "2.55", "inf"]);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_counted_at_the_end() {
+        for (got, expected) in [([1.0, 2.0], "    1..2   "), ([1.0, f64::NAN], " 1 NaN or infinite")] {
+            let row = MetricsRow(&Metrics::of(got, [1.0, 2.0]).expect("pairs")).to_string();
+            assert!(row.ends_with(expected), "{row}");
+        }
+    }
 }

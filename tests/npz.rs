@@ -395,6 +395,25 @@ fn archive_of(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     archive.finish().unwrap().into_inner()
 }
 
+#[test]
+fn headers_are_read_up_to_their_limit() {
+    let padded = |length: usize| {
+        let mut members = members(&bytes("float32.npz"));
+        for (_, content) in &mut members {
+            // Spaces before the newline at its end; version 1.0 has its length in two bytes.
+            let old = usize::from(u16::from_le_bytes([content[8], content[9]]));
+            let end = 10 + old - 1;
+            content.splice(end..end, vec![b' '; length - old]);
+            content[8..10].copy_from_slice(&(length as u16).to_le_bytes());
+        }
+        archive_of(&members)
+    };
+    for length in [300, 10_000] {
+        assert_eq!(npz::read_from(Cursor::new(padded(length)), "x.npz").unwrap(), load("float32"), "{length}");
+    }
+    assert_eq!(message(&padded(10_001)), "cannot read array q: its header has 10001 bytes, expected at most 10000");
+}
+
 const CHANGED: [&str; 5] = ["mask.npz", "fortran_int8.npz", "big_endian.npz", "compressed.npz", "versions.npz"];
 
 proptest! {

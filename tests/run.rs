@@ -159,6 +159,17 @@ fn the_same_input_gives_the_same_bytes_and_replaces_what_was_there() {
     assert_eq!(fs::read(&a).expect("written"), fs::read(&out).expect("written"));
 }
 
+#[test]
+fn a_plain_name_is_a_file_of_the_current_folder() {
+    let file = Grouped::new().archive();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
+    command.args(["run", "--input", &path_of(&file), "--output", "out.npz"]).current_dir(folder.path());
+    let output = command.output().expect("the attn command starts");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(files(folder.path()), ["out.npz"]);
+}
+
 #[cfg(unix)]
 #[test]
 fn links_are_followed_and_permissions_kept() {
@@ -424,7 +435,11 @@ fn an_output_that_cannot_be_written_is_refused_before_the_work() {
         #[cfg(target_os = "linux")]
         ("/proc/out.npz".to_owned(), "cannot write it: "),
     ] {
-        assert_usage_error(&["run", "--input", &path_of(&file), "--output", &out], &[&format!("{out}: {expected}")]);
+        // Before the scale is looked at, too, which is refused otherwise.
+        let arguments = ["run", "--input", &path_of(&file), "--output", &out, "--out-scale", "1e-9"];
+        for arguments in [&arguments[..5], &arguments] {
+            assert_usage_error(arguments, &[&format!("{out}: {expected}")]);
+        }
     }
     assert_eq!(fs::read_to_string(&text).expect("there"), "text");
     assert_eq!(files(folder.path()), ["text"]);
@@ -443,7 +458,10 @@ fn outputs_are_compared_head_by_head() {
     let output = attn(&["compare", &a, &a]);
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout(&output).starts_with(&format!("{a} against {a}\none step: the first's out_scale\n")));
-    let rows: Vec<_> = stdout(&output).lines().skip(3).collect();
+    let rows: Vec<_> = stdout(&output).lines().skip(2).collect();
+    assert!(rows[0].starts_with("            corr.    MAE   RMSE    equal "), "{}", rows[0]);
+    assert!(rows[1..].iter().all(|row| row.len() == rows[0].len()), "{rows:?}");
+    let rows = &rows[1..];
     assert_eq!(rows.len(), 7);
     for (row, label) in rows.iter().zip(["all", "head 0", "head 1", "head 2", "head 3", "head 4", "head 5"]) {
         assert!(row.starts_with(label) && row.contains(" 100.00 % 100.00 % 100.00 %    0 "), "{row}");
@@ -462,7 +480,9 @@ fn what_is_no_output_is_not_compared() {
     let nan = [f32::NAN.to_le_bytes(), ONE].concat();
     let int8: Array<'_> = ("out", "|i1", "(1, 2)", &[1, 2]);
     let good = archive(&[int8, ("out_scale", "<f4", "()", &ONE)]);
-    assert!(attn(&["compare", &path_of(&good), &path_of(&good)]).status.success());
+    let output = attn(&["compare", &path_of(&good), &path_of(&good)]);
+    assert!(output.status.success());
+    assert_eq!(stdout(&output).lines().count(), 4, "no rows of heads where there is one: {}", stdout(&output));
     for (arrays, expected) in [
         (vec![], "no array out: the archive holds nothing, expected out (and out_scale beside int8)"),
         (vec![int8], "no array out_scale: the archive holds out, expected out_scale beside an int8 out"),

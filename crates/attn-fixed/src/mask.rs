@@ -218,6 +218,7 @@ mod tests {
     #[test]
     fn a_mask_of_another_shape_is_refused() {
         let allowed = [true; 12];
+        assert_eq!(Mask::new().valid_keys(4).check(3, 4), Ok(()));
         assert_eq!(Mask::new().valid_keys(5).check(3, 4), Err(MaskError::ValidKeys { got: 5, keys: 4 }));
         assert_eq!(Mask::new().allowed(&allowed, 4).check(3, 4), Ok(()));
         let expected = MaskError::Allowed { got: (12, 4), expected: (4, 3) };
