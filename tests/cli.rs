@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{archive, assert_usage_error, attn, fixture, stdout};
+use std::process::{Command, Stdio};
+
+use common::{archive, assert_usage_error, attn, fixture, path_of, stderr, stdout};
 
 #[test]
 fn the_built_in_suite_passes_and_says_which_backend_computed() {
@@ -25,6 +27,7 @@ fn the_built_in_suite_passes_and_says_which_backend_computed() {
             assert!(overall["correlation_loss"].as_f64() <= Some(0.0002), "{}", case["name"]);
         }
         assert_eq!(overall["non_finite"], 0);
+        assert_eq!(overall["libtorch"].is_null(), cfg!(not(feature = "torch")), "{}", case["name"]);
         assert_eq!(case["per_head"].as_array().map(Vec::len), case["heads"].as_u64().map(|heads| heads as usize));
     }
 }
@@ -39,10 +42,9 @@ fn the_table_names_the_backend_and_the_users_thresholds() {
     assert!(stdout(&output).ends_with("backend scalar: 1 of 1 cases passed\n"), "{}", stdout(&output));
 }
 
-/// What these integers cannot do: everything but 1/150000 of the weight goes to eight keys of one block whose values are
-/// zero, and the output is scaled to what is left.
-#[test]
-fn a_case_that_fails_is_status_1_and_says_which_figure() {
+/// Heads of 64 x 64; the last one is what these integers cannot do: most of the weight (at 14 nats everything but
+/// 1/150000) goes to eight keys of one block whose values are zero, and the output is scaled to what is left.
+fn failing_after(good: usize, nats: f32) -> tempfile::NamedTempFile {
     let mut noise = 1_u32;
     let mut tensor = || -> Vec<u8> {
         let next = || {
@@ -56,32 +58,58 @@ fn a_case_that_fails_is_status_1_and_says_which_figure() {
         query[row * 64] = 127;
         key[row * 64] = 0;
     }
+    query.chunks_exact_mut(64).flat_map(|row| &mut row[1..]).for_each(|q| *q = (*q as i8 / 32) as u8);
+    let good = [&query, &key, &value].map(|tensor| tensor.repeat(good));
     key[5 * 64..13 * 64].fill(0);
     value[5 * 64..13 * 64].fill(0);
     for sink in 5..13 {
         key[sink * 64] = 127;
     }
-    // A sink scores 127 · 127 · scale / √64 = 14 nats; the others' scores are small beside it.
+    // A sink scores 127 · 127 · scale / √64 = `nats`; the others' scores are small beside it.
     let scale = |x: f32| x.to_le_bytes();
-    let (one, small) = (scale(1.0), scale(14.0 * 8.0 / (127.0 * 127.0)));
-    query.chunks_exact_mut(64).flat_map(|row| &mut row[1..]).for_each(|q| *q = (*q as i8 / 32) as u8);
-    let file = archive(&[
-        ("q", "|i1", "(64, 64)", &query),
-        ("k", "|i1", "(64, 64)", &key),
-        ("v", "|i1", "(64, 64)", &value),
+    let (one, small) = (scale(1.0), scale(nats * 8.0 / (127.0 * 127.0)));
+    let [query, key, value] =
+        [[&good[0], &query], [&good[1], &key], [&good[2], &value]].map(|heads| heads.map(|x| &x[..]).concat());
+    let shape = format!("({}, 64, 64)", query.len() / (64 * 64));
+    archive(&[
+        ("q", "|i1", &shape, &query),
+        ("k", "|i1", &shape, &key),
+        ("v", "|i1", &shape, &value),
         ("q_scale", "<f4", "()", &one),
         ("k_scale", "<f4", "()", &small),
         ("v_scale", "<f4", "()", &one),
-    ]);
-    let path = file.path().display().to_string();
+    ])
+}
+
+#[test]
+fn a_case_that_fails_is_status_1_and_says_which_figure() {
+    let file = failing_after(0, 14.0);
+    let path = path_of(&file);
     let output = attn(&["validate", "--input", &path]);
     assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
     assert!(stdout(&output).contains("\n    within_1: got 0."), "{}", stdout(&output));
+    assert!(!stdout(&output).contains("head 0"), "the only head is said once: {}", stdout(&output));
     assert!(stdout(&output).ends_with("backend scalar: 0 of 1 cases passed\n"), "{}", stdout(&output));
     let output = attn(&["validate", "--json", "--input", &path]);
     assert_eq!(output.status.code(), Some(1));
     let report: serde_json::Value = serde_json::from_str(stdout(&output)).expect("JSON");
     assert_eq!((&report["passed"], &report["cases"][0]["passed"]), (&false.into(), &false.into()));
+}
+
+/// Among enough good heads, all together are within the limits.
+#[test]
+fn a_head_that_fails_alone_fails_its_case() {
+    let file = failing_after(99, 2.5);
+    let output = attn(&["validate", "--input", &path_of(&file)]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let rows = stdout(&output).lines().filter(|line| line.starts_with("    head ") && !line.contains(':'));
+    assert_eq!(rows.count(), 100, "{}", stdout(&output));
+    let output = attn(&["validate", "--json", "--input", &path_of(&file)]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_str(stdout(&output)).expect("JSON");
+    let violations = report["cases"][0]["violations"].as_array().expect("violations");
+    let of_head = |text: &serde_json::Value| text.as_str().is_some_and(|text| text.starts_with("head 99: "));
+    assert!(!violations.is_empty() && violations.iter().all(of_head), "{violations:?}");
 }
 
 #[test]
@@ -123,7 +151,24 @@ fn without_a_command_there_is_help() {
     let output = attn(&[]);
     assert_eq!(output.status.code(), Some(2));
     for command in ["validate", "run", "compare"] {
-        assert!(String::from_utf8_lossy(&output.stderr).contains(command));
+        assert!(stderr(&output).lines().any(|line| line.starts_with(&format!("  {command} "))), "{}", stderr(&output));
+    }
+}
+
+/// Whoever closes stdout has read enough; a full disk is an error.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_closed_stdout_is_no_error_and_a_full_one_is() {
+    let (reader, closed) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+    for (stdout, status, expected) in
+        [(Stdio::from(closed), 0, ""), (Stdio::from(full), 2, "attn: No space left on device (os error 28)\n")]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
+        command.args(["validate", "--input", &fixture("src/suite/data/acceptance.npz")]).stdout(stdout);
+        let output = command.output().expect("the attn command starts");
+        assert_eq!((output.status.code(), stderr(&output)), (Some(status), expected));
     }
 }
 

@@ -250,3 +250,21 @@ impl fmt::Display for CaseError {
 }
 
 impl Error for CaseError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_finite_is_left_to_the_metrics() {
+        assert!(Expectation::Integers.round(f64::NAN).is_nan());
+        assert!(Expectation::Dequantised.round(f64::INFINITY).is_infinite());
+        assert_eq!((Expectation::Integers.round(2.5), Expectation::Integers.round(300.0)), (2.0, 127.0));
+    }
+
+    #[test]
+    fn what_libtorch_says_is_labelled() {
+        assert_eq!(CaseError::Libtorch("no memory".to_owned()).to_string(), "libtorch: no memory");
+        assert_eq!(CaseError::Fixture("x.npz: gone".to_owned()).to_string(), "x.npz: gone");
+    }
+}

@@ -175,6 +175,20 @@ mod tests {
         let ignored: Vec<_> = tests.ignored.iter().map(|(name, reason)| (name.as_str(), left_to(reason))).collect();
         assert_eq!(ignored, [("float_attention_in_libtorch", Some("torch")), ("slow", None)]);
         assert_eq!(tests.ignored[1].1, "no reason given");
+        let mut tests = Tests::default();
+        tests.count("test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out");
+        assert_eq!(tests.counted(), ", 1 tests passed, 1 failed, 0 ignored");
+    }
+
+    #[test]
+    fn a_command_that_fails_fails_its_check() {
+        let mut run = Run::new(vec!["version", "frobnicate"]);
+        run.check("version", |run| run.cargo(&["--version"]));
+        assert!(!run.failed, "{:?}", run.summary);
+        run.check("frobnicate", |run| run.cargo(&["--frobnicate"]));
+        assert!(run.summary[1].starts_with("FAILED  frobnicate ("), "{:?}", run.summary);
+        assert!(run.summary[1].contains(" --frobnicate`: exit status: "), "{:?}", run.summary);
+        assert_eq!(run.finish(), ExitCode::FAILURE);
     }
 
     #[test]
