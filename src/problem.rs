@@ -419,6 +419,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use attn_fixed::quantise;
+    use attn_ref::{Metrics, tolerance};
 
     use super::*;
     use crate::mask::BooleanMask;
@@ -479,21 +480,25 @@ mod tests {
         assert_eq!(problem(MAX_KEYS + 1).check(), Err(BackendError::from(expected).into()));
     }
 
-    /// Several blocks of queries, the last one not full.
+    /// Several blocks of queries, the last one not full; two heads of one key head, each with a mask.
     #[test]
-    fn the_truth_of_a_head_is_that_of_its_blocks() {
-        let tensor = |rows: usize, step| {
-            let values = floats(rows * 8, step).into_iter().map(f64::from).collect();
-            Array2::from_shape_vec([rows, 8], values).expect("whole rows")
+    fn the_truth_of_a_group_is_that_of_its_heads_and_blocks() {
+        let tensor = |rows: usize, step| -> Vec<f64> { floats(rows * 8, step).into_iter().map(f64::from).collect() };
+        let keys = |step| Array2::from_shape_vec([170, 8], tensor(170, step)).expect("whole rows");
+        let group = FloatGroup {
+            heads: 0..2,
+            query: Array3::from_shape_vec([2, 150, 8], tensor(300, 3)).expect("whole heads"),
+            key: keys(5),
+            value: keys(7),
+            masks: vec![Mask::new().causal(10), Mask::new().valid_keys(77)],
         };
-        let mask = Mask::new().causal(10);
-        let head = FloatHead { query: tensor(150, 3), key: tensor(170, 5), value: tensor(170, 7), mask };
         let done = AtomicUsize::new(0);
-        let truth = head.truth(&|queries| _ = done.fetch_add(queries, Ordering::Relaxed)).expect("finite");
-        assert_eq!((truth.len(), done.into_inner()), (150 * 8, 150));
-        let expected = attention_head(head.query.view(), head.key.view(), head.value.view(), head.scale(), &mask);
-        for (got, expected) in truth.iter().zip(&expected.expect("finite")) {
-            assert!((got - expected).abs() < 1e-12, "{got} {expected}");
+        let truth = group.truth(&|queries| _ = done.fetch_add(queries, Ordering::Relaxed)).expect("finite");
+        assert_eq!((truth.len(), done.into_inner()), (2, 300));
+        for ((truth, query), mask) in truth.iter().zip(group.query.outer_iter()).zip(&group.masks) {
+            let expected = attention_head(query, group.key.view(), group.value.view(), group.scale(), mask);
+            let metrics = Metrics::of(truth.iter().copied(), expected.expect("finite")).expect("of one length");
+            assert_eq!(tolerance::ORACLE.check(&metrics, None), []);
         }
     }
 
