@@ -306,7 +306,12 @@ fn a_bar_is_drawn_on_a_terminal_only() {
         command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"))
     };
     // A terminal of its own; its output ends with the work at the latest.
-    let mut child = spawn("script", &["--quiet", "--flush", "--command", &command, "/dev/null"]);
+    let on_terminal = |command: &str| spawn("script", &["--quiet", "--flush", "--command", command, "/dev/null"]);
+    let short = Grouped::new().archive();
+    let output = on_terminal(&command.replace(&path_of(&file), &path_of(&short))).wait_with_output().expect("ended");
+    assert!(stdout(&output).starts_with("backend scalar: 6 heads x 3 queries"), "no bar: {:?}", stdout(&output));
+    fs::remove_file(&out).expect("written");
+    let mut child = on_terminal(&command);
     let (mut seen, mut part) = (Vec::new(), [0; 4096]);
     let mut terminal = child.stdout.take().expect("piped");
     while !String::from_utf8_lossy(&seen).contains("/60000 queries") {
