@@ -119,8 +119,9 @@ impl fmt::Display for BackendError {
 impl Error for BackendError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Attention(error) => Some(error),
-            _ => None,
+            // It is printed itself.
+            Self::Attention(error) => error.source(),
+            Self::Unknown { .. } => None,
         }
     }
 }

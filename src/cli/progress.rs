@@ -34,9 +34,3 @@ impl Bar {
         }
     }
 }
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.drawn.finish_and_clear();
-    }
-}
