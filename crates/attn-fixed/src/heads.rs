@@ -30,15 +30,12 @@ pub struct Head<'a> {
 }
 
 impl<'a> Heads<'a> {
-    /// Checks every shape and cuts the tensors and `out`, `[heads, queries, dim]`, into heads.
+    /// Checks every shape, also that of an output of `out_len` elements, `[heads, queries, dim]`.
     ///
     /// # Errors
     /// Numbers of heads that do not divide a tensor or each other, parameters of different dimensions, or what
     /// [`attend`](crate::attend) refuses of a head.
-    pub fn split<'o>(
-        &self,
-        out: &'o mut [i8],
-    ) -> Result<impl ExactSizeIterator<Item = (Head<'a>, &'o mut [i8])>, AttentionError> {
+    pub fn check(&self, out_len: usize) -> Result<(), AttentionError> {
         let Self { parameters, masks, kv_heads, inputs } = *self;
         let heads = parameters.len();
         if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -47,32 +44,63 @@ impl<'a> Heads<'a> {
         if masks.len() != heads {
             return Err(AttentionError::Masks { got: masks.len(), expected: heads });
         }
-        let head_len = |tensor, got: usize, heads: usize| {
-            if got.is_multiple_of(heads) { Ok(got / heads) } else { Err(AttentionError::Heads { tensor, got, heads }) }
-        };
-        let query_len = head_len(Tensor::Query, inputs.query.len(), heads)?;
-        let key_len = head_len(Tensor::Key, inputs.key.len(), kv_heads)?;
-        let value_len = head_len(Tensor::Value, inputs.value.len(), kv_heads)?;
-        let out_len = head_len(Tensor::Out, out.len(), heads)?;
-        let group = heads / kv_heads;
-        let head = move |h: usize| Head {
-            parameters: &parameters[h],
-            mask: &masks[h],
-            inputs: Inputs {
-                query: &inputs.query[h * query_len..][..query_len],
-                key: &inputs.key[h / group * key_len..][..key_len],
-                value: &inputs.value[h / group * value_len..][..value_len],
-            },
-        };
+        for (tensor, got, heads) in [
+            (Tensor::Query, inputs.query.len(), heads),
+            (Tensor::Key, inputs.key.len(), kv_heads),
+            (Tensor::Value, inputs.value.len(), kv_heads),
+            (Tensor::Out, out_len, heads),
+        ] {
+            if !got.is_multiple_of(heads) {
+                return Err(AttentionError::Heads { tensor, got, heads });
+            }
+        }
         let dim = parameters[0].dim();
         for h in 0..heads {
-            let Head { parameters, mask, inputs } = head(h);
+            let Head { parameters, mask, inputs } = self.head(h);
             if parameters.dim() != dim {
                 return Err(AttentionError::Dim { got: parameters.dim(), expected: dim });
             }
-            inputs.check(dim, mask, out_len)?;
+            inputs.check(dim, mask, out_len / heads)?;
         }
-        Ok(out.chunks_exact_mut(out_len).enumerate().map(move |(h, out)| (head(h), out)))
+        Ok(())
+    }
+
+    /// One head, of tensors that [`check`](Self::check) accepts.
+    ///
+    /// # Panics
+    /// A head that there is not.
+    #[must_use]
+    pub fn head(&self, h: usize) -> Head<'a> {
+        let Self { parameters, masks, kv_heads, inputs } = *self;
+        let heads = parameters.len();
+        let kv = h / (heads / kv_heads);
+        let cut = |tensor: &'a [i8], heads: usize, h: usize| {
+            let len = tensor.len() / heads;
+            &tensor[h * len..][..len]
+        };
+        Head {
+            parameters: &parameters[h],
+            mask: &masks[h],
+            inputs: Inputs {
+                query: cut(inputs.query, heads, h),
+                key: cut(inputs.key, kv_heads, kv),
+                value: cut(inputs.value, kv_heads, kv),
+            },
+        }
+    }
+
+    /// [Checks](Self::check) every shape and cuts the tensors and `out`, `[heads, queries, dim]`, into heads.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn split<'o>(
+        &self,
+        out: &'o mut [i8],
+    ) -> Result<impl ExactSizeIterator<Item = (Head<'a>, &'o mut [i8])>, AttentionError> {
+        self.check(out.len())?;
+        let heads = *self;
+        let out_len = out.len() / heads.parameters.len();
+        Ok(out.chunks_exact_mut(out_len).enumerate().map(move |(h, out)| (heads.head(h), out)))
     }
 }
 

@@ -118,6 +118,12 @@ impl<'a> Mask<'a> {
         }
     }
 
+    /// Whether every query sees the keys before its [`end`](Self::end) and no others: there is no boolean mask.
+    #[must_use]
+    pub const fn is_prefix(&self) -> bool {
+        self.allowed.is_none()
+    }
+
     /// The keys that `query` sees of the block of `keys` (at most [`BLOCK`]) keys from `first` on, one bit a key.
     #[must_use]
     pub fn block(&self, query: usize, first: usize, keys: usize) -> u64 {
