@@ -1,0 +1,87 @@
+//! What the algorithm asks of an instruction set.
+
+/// A vector instruction set, and the proof that the CPU has it: there is a value only where it has.
+///
+/// A vector `V` has [`ROWS`](Self::ROWS) lanes of 32 bits, one for each query row. As 16-bit lanes it holds two keys of
+/// each row, in the order of [`pack_u32`](Self::pack_u32). Every method is one instruction or a few; they wrap around
+/// and never panic.
+pub(crate) trait Simd: Copy {
+    /// A vector.
+    type V: Copy;
+
+    /// Query rows of a vector, 8 or 16.
+    const ROWS: usize;
+
+    /// Groups of rows that are multiplied at a time: two where there are 32 vector registers, for their sums need half of
+    /// them.
+    const GROUPS: usize;
+
+    /// Elements of a row that [`dot`](Self::dot) multiplies in a lane: four bytes, or two 16-bit integers.
+    const DEPTH: usize;
+
+    /// What is added to an element of a query: 128 where `dot` takes unsigned bytes.
+    const BIAS: i32;
+
+    fn load(self, from: &[i32]) -> Self::V;
+    fn store(self, v: Self::V, to: &mut [i32]);
+    fn splat(self, x: i32) -> Self::V;
+    fn splat16(self, x: i16) -> Self::V;
+
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The low 32 bits of the products.
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    fn and(self, a: Self::V, b: Self::V) -> Self::V;
+    fn or(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Zeros shifted in, the same count for every lane, 0 to 31.
+    fn shr(self, a: Self::V, count: u32) -> Self::V;
+    /// Zeros shifted in on the right, a count for each lane, 0 to 31.
+    fn shlv(self, a: Self::V, counts: Self::V) -> Self::V;
+    /// The sign shifted in, a count for each lane, 0 to 31.
+    fn sarv(self, a: Self::V, counts: Self::V) -> Self::V;
+    /// All bits set where `a > b`, none elsewhere.
+    fn gt(self, a: Self::V, b: Self::V) -> Self::V;
+    fn eq(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a` where the mask's bits are set, `b` elsewhere.
+    fn select(self, mask: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    /// One bit for each lane whose sign is set.
+    fn signs(self, a: Self::V) -> u32;
+
+    /// Two vectors of 32-bit lanes as one of 16-bit lanes, saturated to 0..=65535.
+    fn pack_u32(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Two masks as one of 16-bit lanes, in the same order.
+    fn pack_mask(self, a: Self::V, b: Self::V) -> Self::V;
+    fn add16(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub16(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The high halves of unsigned products.
+    fn mulhi_u16(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The low halves of products.
+    fn mullo16(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `(a * b + 2^14) >> 15`
+    fn mulhrs(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Zeros shifted in, one count for all lanes, 0 to 15.
+    fn shr16(self, a: Self::V, count: u32) -> Self::V;
+    fn shl16(self, a: Self::V, count: u32) -> Self::V;
+    /// Zeros shifted in, a count for each lane, 0 to 31: 0 from 15 on. `a` is not negative.
+    fn shrv16(self, a: Self::V, counts: Self::V) -> Self::V;
+    /// The two unsigned 16-bit lanes of each row added up.
+    fn sum_pairs(self, a: Self::V) -> Self::V;
+    fn gt16(self, a: Self::V, b: Self::V) -> Self::V;
+    fn eq16(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// 16-bit lanes 0..=255 of four keys, two in `a` and two in `b`, as four bytes in the lane of their row.
+    fn pack_bytes(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The same as `4 / DEPTH` vectors for [`dot`](Self::dot), written one behind the other.
+    fn store_probabilities(self, a: Self::V, b: Self::V, to: &mut [i32]);
+    /// The sums of what `store_probabilities` wrote, added to `sums`.
+    fn sum_probabilities(self, sums: Self::V, from: &[i32]) -> Self::V;
+    /// `sums + Σ a·b` of the `DEPTH` elements of a lane; `b` is the same for every lane, and signed.
+    #[inline(always)]
+    fn dot(self, sums: Self::V, a: Self::V, b: u32) -> Self::V {
+        self.dot_lanes(sums, a, self.splat(b as i32))
+    }
+    /// The same with a `b` for every lane.
+    fn dot_lanes(self, sums: Self::V, a: Self::V, b: Self::V) -> Self::V;
+}

@@ -1,0 +1,143 @@
+//! 256 bits: 8 rows.
+
+use core::arch::x86_64::*;
+
+use crate::simd::Simd;
+
+/// The CPU has AVX2 and AVX-VNNI.
+#[derive(Clone, Copy)]
+pub(super) struct AvxVnni(pub(super) ());
+
+/// The CPU has AVX2.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(pub(super) ());
+
+/// What both have.
+macro_rules! avx2 {
+    () => {
+        type V = __m256i;
+
+        const ROWS: usize = 8;
+        const GROUPS: usize = 1;
+
+        #[inline(always)]
+        fn load(self, from: &[i32]) -> __m256i {
+            let from: &[i32; 8] = from.first_chunk().expect("a vector");
+            // SAFETY: 32 bytes of an array; the CPU has the instruction, as `self` proves.
+            unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+        }
+
+        #[inline(always)]
+        fn store(self, v: __m256i, to: &mut [i32]) {
+            let to: &mut [i32; 8] = to.first_chunk_mut().expect("a vector");
+            // SAFETY: as above.
+            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) }
+        }
+
+        instructions! {
+            splat(x: i32) -> __m256i = _mm256_set1_epi32(x);
+            splat16(x: i16) -> __m256i = _mm256_set1_epi16(x);
+            add(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(a, b);
+            sub(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi32(a, b);
+            mul(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi32(a, b);
+            min(a: __m256i, b: __m256i) -> __m256i = _mm256_min_epi32(a, b);
+            max(a: __m256i, b: __m256i) -> __m256i = _mm256_max_epi32(a, b);
+            and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
+            or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+            shr(a: __m256i, count: u32) -> __m256i = _mm256_srl_epi32(a, _mm_cvtsi32_si128(count as i32));
+            shlv(a: __m256i, counts: __m256i) -> __m256i = _mm256_sllv_epi32(a, counts);
+            sarv(a: __m256i, counts: __m256i) -> __m256i = _mm256_srav_epi32(a, counts);
+            gt(a: __m256i, b: __m256i) -> __m256i = _mm256_cmpgt_epi32(a, b);
+            eq(a: __m256i, b: __m256i) -> __m256i = _mm256_cmpeq_epi32(a, b);
+            select(mask: __m256i, a: __m256i, b: __m256i) -> __m256i = _mm256_blendv_epi8(b, a, mask);
+            signs(a: __m256i) -> u32 = _mm256_movemask_ps(_mm256_castsi256_ps(a)) as u32;
+            pack_u32(a: __m256i, b: __m256i) -> __m256i = _mm256_packus_epi32(a, b);
+            pack_mask(a: __m256i, b: __m256i) -> __m256i = _mm256_packs_epi32(a, b);
+            add16(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi16(a, b);
+            sub16(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi16(a, b);
+            mulhi_u16(a: __m256i, b: __m256i) -> __m256i = _mm256_mulhi_epu16(a, b);
+            mullo16(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi16(a, b);
+            mulhrs(a: __m256i, b: __m256i) -> __m256i = _mm256_mulhrs_epi16(a, b);
+            shr16(a: __m256i, count: u32) -> __m256i = _mm256_srl_epi16(a, _mm_cvtsi32_si128(count as i32));
+            shl16(a: __m256i, count: u32) -> __m256i = _mm256_sll_epi16(a, _mm_cvtsi32_si128(count as i32));
+            shrv16(a: __m256i, counts: __m256i) -> __m256i = {
+                // There is no such instruction: x >> n is the high half of 2x · 2^(15-n), and a table has the powers of two. In
+                // the low byte of a lane it is asked for n, in the high byte for n + 8, which is 0 to 7 again from 16 on.
+                let power = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, -128, 64, 32, 16, 8, 4, 2, 1);
+                let counts = _mm256_min_epi16(counts, _mm256_set1_epi16(15));
+                let place = _mm256_or_si256(counts, _mm256_slli_epi16::<8>(counts));
+                let place = _mm256_add_epi8(place, _mm256_set1_epi16(0x0800));
+                let powers = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(power), place);
+                _mm256_mulhi_epu16(_mm256_slli_epi16::<1>(a), powers)
+            };
+            gt16(a: __m256i, b: __m256i) -> __m256i = _mm256_cmpgt_epi16(a, b);
+            eq16(a: __m256i, b: __m256i) -> __m256i = _mm256_cmpeq_epi16(a, b);
+            sum_pairs(a: __m256i) -> __m256i = {
+                let zero = _mm256_setzero_si256();
+                _mm256_add_epi32(_mm256_unpacklo_epi16(a, zero), _mm256_unpackhi_epi16(a, zero))
+            };
+            pack_bytes(a: __m256i, b: __m256i) -> __m256i = {
+                // Four keys of four rows become four rows of four keys.
+                let transpose = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                _mm256_shuffle_epi8(_mm256_packus_epi16(a, b), _mm256_broadcastsi128_si256(transpose))
+            };
+        }
+    };
+}
+
+impl Simd for AvxVnni {
+    const DEPTH: usize = 4;
+    const BIAS: i32 = 128;
+
+    avx2!();
+
+    #[inline(always)]
+    fn store_probabilities(self, a: __m256i, b: __m256i, to: &mut [i32]) {
+        self.store(self.pack_bytes(a, b), to);
+    }
+
+    #[inline(always)]
+    fn sum_probabilities(self, sums: __m256i, from: &[i32]) -> __m256i {
+        self.dot_lanes(sums, self.load(from), self.splat16(0x0101))
+    }
+
+    instructions! {
+        dot_lanes(sums: __m256i, a: __m256i, b: __m256i) -> __m256i = _mm256_dpbusd_avx_epi32(sums, a, b);
+    }
+}
+
+impl Simd for Avx2 {
+    const DEPTH: usize = 2;
+    const BIAS: i32 = 0;
+
+    avx2!();
+
+    #[inline(always)]
+    fn store_probabilities(self, a: __m256i, b: __m256i, to: &mut [i32]) {
+        self.store(self.interleave(a), to);
+        self.store(self.interleave(b), &mut to[Self::ROWS..]);
+    }
+
+    #[inline(always)]
+    fn sum_probabilities(self, sums: __m256i, from: &[i32]) -> __m256i {
+        let both = self.add16(self.load(from), self.load(&from[Self::ROWS..]));
+        self.dot_lanes(sums, both, self.splat16(1))
+    }
+
+    instructions! {
+        dot_lanes(sums: __m256i, a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
+    }
+}
+
+impl Avx2 {
+    /// Two keys of four rows become four rows of two keys.
+    #[inline(always)]
+    #[expect(clippy::unused_self, reason = "the proof")]
+    fn interleave(self, a: __m256i) -> __m256i {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe {
+            let order = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+            _mm256_shuffle_epi8(a, _mm256_broadcastsi128_si256(order))
+        }
+    }
+}

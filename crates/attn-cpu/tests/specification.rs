@@ -1,0 +1,216 @@
+//! Every instruction set that this CPU has gives the bits of the specification. The conformance suite of the package `attn`
+//! says so of heads and of real data; here are random shapes, scales, masks and addresses, and threads.
+
+use attn_cpu::{Attention, Isa};
+use attn_fixed::{
+    BLOCK, Heads, Inputs, Mask, Parameters, Scales,
+    block::{DOMINATED_BELOW, distance},
+    exp2::exp2,
+    scratch_len,
+};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+/// Those that this CPU has; `cargo xtask unit` lists the others as skipped.
+fn available() -> impl Iterator<Item = Attention> {
+    Isa::ALL.into_iter().filter_map(|isa| Attention::new(isa).map_err(|error| println!("SKIPPED {error}")).ok())
+}
+
+fn int8(len: usize) -> impl Strategy<Value = Vec<i8>> {
+    prop_oneof![
+        4 => vec(any::<i8>(), len),
+        2 => vec(-20..20_i8, len),
+        1 => vec(select(vec![i8::MIN, i8::MAX]), len),
+        1 => Just(vec![i8::MIN; len]),
+    ]
+}
+
+/// Flat to raw integers and beyond, at both ends too.
+fn scales(dim: usize) -> impl Strategy<Value = Scales> {
+    let largest = 32.0 / (dim as f32).sqrt() * 0.999;
+    let score = prop_oneof![1 => Just(largest), 1 => Just(1e-20), 6 => (-18.0..0.0_f32).prop_map(move |x| largest * x.exp2()),
+                      1 => (-40.0..-18.0_f32).prop_map(move |x| largest * x.exp2())];
+    let gain = prop_oneof![1 => Just(1.0 / 65_536.0), 1 => Just(65_536.0), 6 => (-3.0..9.0_f32).prop_map(f32::exp2)];
+    (score, gain).prop_map(|(query, value)| Scales { query, key: 1.0, value, out: 1.0 })
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    dim: usize,
+    keys: usize,
+    /// Query, key and value, each behind so many bytes.
+    tensors: [(usize, Vec<i8>); 3],
+    scales: Scales,
+    valid_keys: Option<usize>,
+    causal: Option<usize>,
+    allowed: Option<Vec<bool>>,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let dim = prop_oneof![2 => select(vec![8, 9, 24, 64, 80, 128, 256]), 1 => 8..=256_usize];
+    let queries = prop_oneof![4 => 1..20_usize, 1 => 20..80_usize];
+    (dim, queries, 1..260_usize).prop_flat_map(|(dim, queries, keys)| {
+        let tensor = |rows: usize| (0..64_usize).prop_flat_map(move |at| (Just(at), int8(at + rows * dim)));
+        (
+            [tensor(queries), tensor(keys), tensor(keys)],
+            scales(dim),
+            option::of(0..=keys),
+            option::of(0..keys + 3),
+            option::of(vec(any::<bool>(), queries * keys)),
+        )
+            .prop_map(move |(tensors, scales, valid_keys, causal, allowed)| Case {
+                dim,
+                keys,
+                tensors,
+                scales,
+                valid_keys,
+                causal,
+                allowed,
+            })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_heads(case in case()) {
+        let mut mask = Mask::new();
+        if let Some(keys) = case.valid_keys {
+            mask = mask.valid_keys(keys);
+        }
+        if let Some(offset) = case.causal {
+            mask = mask.causal(offset);
+        }
+        if let Some(allowed) = &case.allowed {
+            mask = mask.allowed(allowed, case.keys);
+        }
+        let parameters = Parameters::new(case.dim, case.scales).expect("in range");
+        let [query, key, value] = case.tensors.each_ref().map(|(at, tensor)| &tensor[*at..]);
+        let inputs = Inputs { query, key, value };
+        let mut expected = vec![77; query.len()];
+        let mut scratch = vec![0; scratch_len(case.dim)];
+        attn_fixed::attend(&parameters, inputs, &mask, &mut scratch, &mut expected).expect("a valid head");
+        for mut attention in available() {
+            // An output at any address, too.
+            let mut out = vec![78; query.len() + case.tensors[0].0];
+            let (before, got) = out.split_at_mut(case.tensors[0].0);
+            let heads = Heads { parameters: &[parameters], masks: &[mask], kv_heads: 1, inputs };
+            attention.attend(heads, got, &|_| ()).expect("a valid head");
+            prop_assert_eq!(&*got, &expected, "{:?}", attention.isa());
+            prop_assert!(before.iter().all(|&x| x == 78));
+        }
+    }
+}
+
+/// The specification and every instruction set, on one head.
+fn assert_bits(parameters: Parameters, inputs: Inputs<'_>, mask: Mask<'_>) {
+    let (mut got, mut expected) = (vec![77; inputs.query.len()], vec![78; inputs.query.len()]);
+    let mut scratch = vec![0; scratch_len(parameters.dim())];
+    attn_fixed::attend(&parameters, inputs, &mask, &mut scratch, &mut expected).expect("a valid head");
+    for mut attention in available() {
+        let heads = Heads { parameters: &[parameters], masks: &[mask], kv_heads: 1, inputs };
+        attention.attend(heads, &mut got, &|_| ()).expect("a valid head");
+        assert_eq!(got, expected, "{:?}", attention.isa());
+    }
+}
+
+/// The sum of a block's probabilities on either side of the bound below which far keys are absorbed apart.
+#[test]
+fn a_block_at_the_edge_of_being_dominated() {
+    const DIM: usize = 64;
+    // A key scores 20 times its first element plus its second, 1/1000 octave each.
+    let mut query = [0; DIM];
+    query[..2].copy_from_slice(&[20, 1]);
+    let scale = (DIM as f32).sqrt() / 1000.0 / std::f32::consts::LOG2_E;
+    let scales = Scales { query: scale, key: 1.0, value: 1.0, out: 0.5 };
+    let parameters = Parameters::new(DIM, scales).expect("in range");
+    // The difference whose power is a little above this probability: rounding errs, though not enough to matter by itself.
+    let with = |probability: i16| {
+        let power = |below: i32| exp2(distance(&parameters, below)).to_bits();
+        (0..5000).min_by_key(|&below| (power(below) - 128 * probability - 7).abs()).expect("some")
+    };
+    let (thirteen, fourteen) = (with(13), with(14));
+    let value: Vec<i8> = (0..BLOCK * DIM).map(|i| (i * i % 251) as i8).collect();
+    for count in 12..16 {
+        let mut key = vec![0; BLOCK * DIM];
+        for (j, key) in key.chunks_exact_mut(DIM).enumerate() {
+            let below = match j {
+                40 => 0,
+                _ if j < count => fourteen,
+                _ => thirteen,
+            };
+            (key[0], key[1]) = ((127 - below / 20) as i8, (-(below % 20)) as i8);
+        }
+        assert_eq!(255 + 63 * 13 + 14, DOMINATED_BELOW, "14 of them are enough");
+        assert_bits(parameters, Inputs { query: &query, key: &key, value: &value }, Mask::new());
+    }
+}
+
+/// That the first query sees a whole block says nothing of the others where there is a boolean mask.
+#[test]
+fn a_first_query_that_sees_all() {
+    let tensor = |rows: usize, step: usize| -> Vec<i8> { (0..rows * 16).map(|i| (i * step % 251) as i8).collect() };
+    let (query, key, value) = (tensor(40, 3), tensor(128, 5), tensor(128, 7));
+    let allowed: Vec<bool> = (0..40 * 128).map(|i| i < 128 || i % 3 == 0).collect();
+    let scales = Scales { query: 0.01, key: 0.01, value: 1.0, out: 1.0 };
+    let parameters = Parameters::new(16, scales).expect("in range");
+    let inputs = Inputs { query: &query, key: &key, value: &value };
+    assert_bits(parameters, inputs, Mask::new().allowed(&allowed, 128));
+    // One row for all queries, one element for all keys of a query.
+    assert_bits(parameters, inputs, Mask::new().allowed(&allowed[128..256], 128));
+    assert_bits(parameters, inputs, Mask::new().allowed(&allowed[127..167], 1));
+}
+
+/// Whatever the threads and whatever was computed before.
+#[test]
+fn threads_and_reused_memory() {
+    let numbers = |len: usize, step: u32| -> Vec<i8> {
+        (0..len as u32).map(|i| (i.wrapping_mul(step).wrapping_mul(0x9E37_79B1) >> 24) as i8).collect()
+    };
+    for mut attention in available() {
+        for threads in [3, 1, 2] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            for (heads, kv_heads, queries, keys, dim) in [(6, 2, 200, 130, 40), (1, 1, 3, 300, 9), (4, 4, 129, 64, 256)]
+            {
+                let (query, key) = (numbers(heads * queries * dim, 3), numbers(kv_heads * keys * dim, 5));
+                let value = numbers(kv_heads * keys * dim, 7);
+                let scales = Scales { query: 0.01, key: 0.02, value: 1.0, out: 0.5 };
+                let parameters = vec![Parameters::new(dim, scales).expect("in range"); heads];
+                let masks: Vec<_> = (0..heads).map(|h| Mask::new().causal(h * 20)).collect();
+                let inputs = Inputs { query: &query, key: &key, value: &value };
+                let heads = Heads { parameters: &parameters, masks: &masks, kv_heads, inputs };
+                let (mut got, mut expected) = (vec![77; query.len()], vec![78; query.len()]);
+                let done = std::sync::atomic::AtomicUsize::new(0);
+                // Work of the pool within may bring another piece of the attention to this thread.
+                let progress = |queries| {
+                    _ = rayon::yield_now();
+                    _ = rayon::join(|| (), || ());
+                    done.fetch_add(queries, std::sync::atomic::Ordering::Relaxed);
+                };
+                pool.install(|| attention.attend(heads, &mut got, &progress)).expect("valid heads");
+                assert_eq!(done.into_inner(), parameters.len() * queries);
+                let mut scratch = vec![0; scratch_len(dim)];
+                for (head, out) in heads.split(&mut expected).expect("valid heads") {
+                    attn_fixed::attend(head.parameters, head.inputs, head.mask, &mut scratch, out)
+                        .expect("a valid head");
+                }
+                assert_eq!(got, expected, "{:?}, {threads} threads, dimension {dim}", attention.isa());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_fastest_instruction_set_is_the_first_that_is_there() {
+    let first = Isa::ALL.into_iter().find(|isa| isa.is_available());
+    assert_eq!(Isa::best(), first);
+    for isa in Isa::ALL {
+        match Attention::new(isa) {
+            Ok(attention) => assert!(isa.is_available() && attention.isa() == isa),
+            Err(error) => {
+                assert!(!isa.is_available());
+                assert!(error.to_string().starts_with(&format!("{}: this CPU does not have it; it has ", isa.name())));
+            }
+        }
+    }
+}
