@@ -2,7 +2,10 @@
 
 use std::{error::Error, fmt, str::FromStr};
 
+use attn_cpu::{Attention, Unavailable};
 use attn_fixed::{AttentionError, Head, Heads, Inputs, attend, scratch_len};
+
+pub use attn_cpu::Isa;
 
 /// Something that computes attention.
 pub trait Backend {
@@ -25,25 +28,43 @@ pub type Progress<'a> = &'a (dyn Fn(usize) + Sync);
 pub enum BackendKind {
     /// The specification itself, one thread.
     Scalar,
+    /// The CPU's vector instructions, all threads of the rayon pool.
+    Cpu(Isa),
+    /// The fastest one that this machine has.
+    Auto,
 }
 
 impl BackendKind {
     /// Every backend.
-    pub const ALL: [Self; 1] = [Self::Scalar];
+    pub const ALL: [Self; 6] = [
+        Self::Scalar,
+        Self::Cpu(Isa::Avx512Vnni),
+        Self::Cpu(Isa::Avx512Bw),
+        Self::Cpu(Isa::AvxVnni),
+        Self::Cpu(Isa::Avx2),
+        Self::Auto,
+    ];
 
     /// The name that [`FromStr`] understands.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Cpu(isa) => isa.name(),
+            Self::Auto => "auto",
         }
     }
 
-    /// Makes the backend ready to compute. There is no fallback to another one.
-    #[must_use]
-    pub fn open(self) -> Box<dyn Backend> {
+    /// Makes the backend ready to compute. There is no fallback to another one; the name of what is opened for
+    /// [`Auto`](Self::Auto), the specification at worst, is that of what computes.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] on a machine that does not have it.
+    pub fn open(self) -> Result<Box<dyn Backend>, BackendError> {
         match self {
-            Self::Scalar => Box::new(Scalar),
+            Self::Scalar => Ok(Box::new(Scalar)),
+            Self::Cpu(isa) => Ok(Box::new(Attention::new(isa).map_err(BackendError::Unavailable)?)),
+            Self::Auto => Isa::best().map_or(Self::Scalar, Self::Cpu).open(),
         }
     }
 }
@@ -56,6 +77,16 @@ impl FromStr for BackendKind {
             .into_iter()
             .find(|kind| kind.name() == name)
             .ok_or_else(|| BackendError::Unknown { got: name.to_owned() })
+    }
+}
+
+impl Backend for Attention {
+    fn name(&self) -> &'static str {
+        self.isa().name()
+    }
+
+    fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError> {
+        Ok(Self::attend(self, heads, out, progress)?)
     }
 }
 
@@ -95,6 +126,8 @@ pub enum BackendError {
         /// The name given.
         got: String,
     },
+    /// This machine does not have it.
+    Unavailable(Unavailable),
     /// What is wrong with the tensors.
     Attention(AttentionError),
 }
@@ -111,6 +144,7 @@ impl fmt::Display for BackendError {
             Self::Unknown { got } => {
                 write!(f, "backend: got `{got}`, expected {}", BackendKind::ALL.map(BackendKind::name).join(", "))
             }
+            Self::Unavailable(error) => write!(f, "backend {error}; `auto` takes the fastest one"),
             Self::Attention(error) => error.fmt(f),
         }
     }
@@ -121,7 +155,7 @@ impl Error for BackendError {
         match self {
             // It is printed itself.
             Self::Attention(error) => error.source(),
-            Self::Unknown { .. } => None,
+            Self::Unknown { .. } | Self::Unavailable(_) => None,
         }
     }
 }

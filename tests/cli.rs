@@ -140,7 +140,7 @@ fn what_is_wrong_is_said_in_one_line() {
     assert_usage_error(&["validate", "--input", "missing.npz"], &["attn: missing.npz: "]);
     let script = fixture("src/suite/data/make.py");
     assert_usage_error(&["validate", "--input", &script], &["make.py: "]);
-    assert_usage_error(&["validate", "--backend", "gpu"], &["'gpu'", "possible values: scalar"]);
+    assert_usage_error(&["validate", "--backend", "gpu"], &["'gpu'", "possible values: scalar, avx512-vnni"]);
     assert_usage_error(&["validate", "--tolerance", "1"], &["--tolerance"]);
     assert_usage_error(&["validate", "--causal"], &["--input <FILE.npz>"]);
     assert_usage_error(&["frobnicate"], &["frobnicate"]);

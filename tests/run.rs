@@ -414,7 +414,13 @@ fn bad_input_is_refused_in_one_line_and_nothing_is_written() {
         &["--out-scale", "1e-9"],
         &["head 0: output scale: got 1e-9, expected 1.52587890625e-5 to 6.5536e4"],
     );
-    refuse(&input, &["--backend", "gpu"], &["invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar]"]);
+    refuse(
+        &input,
+        &["--backend", "gpu"],
+        &[
+            "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar, avx512-vnni, avx512-bw, avx-vnni, avx2, auto]",
+        ],
+    );
     refuse(&input, &["--frobnicate"], &["unexpected argument '--frobnicate'"]);
 }
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use attn::{
-    backend::Backend,
     npz::{self, Output, OutputValues},
     problem::OutScale,
 };
@@ -60,6 +59,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let mut backend = self.backend.backend.open()?;
         let (problem, shape) = self.masks.read(&self.input)?;
         interrupt::handle()?;
         interrupt::finish(|| npz::check_writable(&self.output))?;
@@ -69,7 +69,6 @@ impl Run {
             problem.out_scales(self.out_scale, &|queries| bar.add(queries))?
         };
         let parameters = problem.parameters(&scales)?;
-        let mut backend: Box<dyn Backend> = self.backend.backend.open();
         let start = Instant::now();
         let values = {
             let bar = Bar::new(backend.name(), queries);

@@ -58,7 +58,7 @@ impl Validate {
                 }]
             }
         };
-        let mut backend = self.backend.backend.open();
+        let mut backend = self.backend.backend.open()?;
         let mut out = io::stdout().lock();
         if !self.json {
             writeln!(out, "backend: {}", backend.name())?;
