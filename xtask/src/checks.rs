@@ -5,6 +5,8 @@ use std::{
     process::Stdio,
 };
 
+use attn_cpu::Isa;
+
 use crate::run::Run;
 
 /// Compares snapshots; the same version as the library `insta`.
@@ -22,7 +24,15 @@ pub(crate) fn unit(run: &mut Run) -> Result<(), String> {
         run.cargo(&["install", "cargo-insta", "--version", CARGO_INSTA, "--locked", "--root", &root])?;
     }
     let arguments = ["insta", "test", "--workspace", "--check", "--unreferenced=reject"];
-    run.run(run.command(&insta.display().to_string(), &arguments))
+    run.run(run.command(&insta.display().to_string(), &arguments))?;
+    // Their tests say so too, where nobody reads it.
+    let (here, missing): (Vec<_>, Vec<_>) = Isa::ALL.into_iter().partition(|isa| isa.is_available());
+    for isa in missing {
+        run.skip(&format!("backend {}", isa.name()), "this CPU does not have the instructions");
+    }
+    let here: Vec<_> = here.into_iter().map(Isa::name).collect();
+    println!("the conformance suite ran on the backends scalar, {}", here.join(", "));
+    Ok(())
 }
 
 fn has_version(run: &Run, program: &Path, version: &str) -> bool {
@@ -32,11 +42,52 @@ fn has_version(run: &Run, program: &Path, version: &str) -> bool {
 }
 
 /// Optimised code with overflow checks: the properties at the extremes, the conformance suite, and every case of
-/// `attn validate`.
+/// `attn validate` on the specification and on the fastest backend.
 pub(crate) fn release_checked(run: &mut Run) -> Result<(), String> {
-    run.cargo(&["test", "--profile", "release-checked", "--package", "attn-fixed", "--tests"])?;
+    run.cargo(&[
+        "test",
+        "--profile",
+        "release-checked",
+        "--package",
+        "attn-fixed",
+        "--package",
+        "attn-cpu",
+        "--tests",
+    ])?;
     run.cargo(&["test", "--profile", "release-checked", "--package", "attn", "--test", "conformance"])?;
-    run.cargo(&["run", "--profile", "release-checked", "--package", "attn", "--", "validate"])
+    for backend in ["scalar", "auto"] {
+        run.cargo(&[
+            "run",
+            "--profile",
+            "release-checked",
+            "--package",
+            "attn",
+            "--",
+            "validate",
+            "--backend",
+            backend,
+        ])?;
+    }
+    Ok(())
+}
+
+/// The only crate with unsafe code, under `AddressSanitizer`, which needs a nightly compiler.
+pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        run.skip("AddressSanitizer", "it is run on x86-64 Linux only");
+        return Ok(());
+    }
+    let nightly = ["run", "nightly", "cargo"];
+    if !run.command("rustup", &[&nightly[..], &["--version"]].concat()).output().is_ok_and(|x| x.status.success()) {
+        run.skip("AddressSanitizer", "no nightly compiler (`rustup toolchain install nightly`)");
+        return Ok(());
+    }
+    let target_dir = run.root.join("target/sanitizer").display().to_string();
+    let test = ["test", "--package", "attn-cpu", "--tests", "--target", TARGET, "--target-dir", &target_dir];
+    let mut command = run.command("rustup", &[&nightly[..], &test].concat());
+    command.env("RUSTFLAGS", "-Zsanitizer=address");
+    run.run(command)
 }
 
 /// The library without the command's dependencies, and the crates that are used alone; nobody builds libtorch's parts who
@@ -46,6 +97,7 @@ pub(crate) fn features(run: &mut Run) -> Result<(), String> {
     run.cargo(&["check", "--package", "attn-ref"])?;
     run.cargo(&["check", "--package", "attn-ref", "--features", "serde"])?;
     run.cargo(&["check", "--package", "attn-fixed"])?;
+    run.cargo(&["check", "--package", "attn-cpu", "--no-default-features"])?;
     let tree = run.command(&Run::cargo_program(), &["tree", "--package", "attn", "--prefix", "none"]).output();
     let tree = tree.map_err(|error| format!("`cargo tree`: {error}"))?;
     let has_torch = |line: &str| line.split(' ').next().is_some_and(|package| package.contains("torch"));

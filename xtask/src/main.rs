@@ -14,6 +14,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test             everything below but lint, with its own set-up (what continuous integration calls)
   unit             all tests of the workspace, snapshots compared and none unreferenced
   release-checked  the arithmetic, the suite and `attn validate`, optimised and with overflow checks
+  sanitizer        the unsafe code under AddressSanitizer, where there is a nightly compiler
   features         every crate builds with and without its features
   generated        generated files are what attn-fixed generates today
   numpy            fixtures, float truth, arithmetic and archives against real numpy
@@ -25,9 +26,10 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 7] = [
+const CHECKS: [(&str, Check); 8] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
+    ("sanitizer", checks::sanitizer),
     ("features", checks::features),
     ("generated", generate::check),
     ("numpy", checks::numpy),
