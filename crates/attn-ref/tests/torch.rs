@@ -414,7 +414,7 @@ mod torch {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn whatever_the_shape_and_mask(
             (group, kv_heads, m, n, d) in (1..4_usize, 1..4_usize, 1..80_usize, 1..160_usize, 1..=256_usize),
