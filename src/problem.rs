@@ -57,23 +57,23 @@ pub struct Floats {
 
 /// One key head in float64 and the query heads that read it, for what integers are compared with.
 #[derive(Clone, Debug)]
-pub struct FloatGroup<'a> {
+pub(crate) struct FloatGroup<'a> {
     /// The query heads.
-    pub heads: Range<usize>,
+    pub(crate) heads: Range<usize>,
     /// `[heads, queries, dim]`
-    pub query: Array3<f64>,
+    pub(crate) query: Array3<f64>,
     /// `[keys, dim]`
-    pub key: Array2<f64>,
+    pub(crate) key: Array2<f64>,
     /// `[keys, dim]`
-    pub value: Array2<f64>,
+    pub(crate) value: Array2<f64>,
     /// Which keys are visible in each head.
-    pub masks: Vec<Mask<'a>>,
+    pub(crate) masks: Vec<Mask<'a>>,
 }
 
 impl FloatGroup<'_> {
     /// Factor of the scores, `1 / √dim`.
     #[must_use]
-    pub fn scale(&self) -> f64 {
+    pub(crate) fn scale(&self) -> f64 {
         1.0 / (self.key.ncols() as f64).sqrt()
     }
 
@@ -81,7 +81,7 @@ impl FloatGroup<'_> {
     ///
     /// # Errors
     /// As [`attention_head`].
-    pub fn truth(&self, progress: Progress<'_>) -> Result<Vec<Vec<f64>>, TruthError> {
+    pub(crate) fn truth(&self, progress: Progress<'_>) -> Result<Vec<Vec<f64>>, TruthError> {
         const QUERIES: usize = 64;
         let (_, queries, _) = self.query.dim();
         let heads = self.masks.par_iter().enumerate().map(|(head, mask)| {
@@ -220,7 +220,7 @@ impl Problem {
     ///
     /// # Errors
     /// As [`parameters`](Self::parameters).
-    pub fn parameters_of(&self, head: usize, out: f32) -> Result<Parameters, ProblemError> {
+    pub(crate) fn parameters_of(&self, head: usize, out: f32) -> Result<Parameters, ProblemError> {
         let kv = self.kv_head(head);
         let (query, key, value) = (self.scales.query[head], self.scales.key[kv], self.scales.value[kv]);
         Parameters::new(self.dim, Scales { query, key, value, out })
@@ -260,7 +260,7 @@ impl Problem {
     ///
     /// # Errors
     /// The first one of `of`.
-    pub fn for_groups<T: Send>(
+    pub(crate) fn for_groups<T: Send>(
         &self,
         of: impl Fn(usize) -> Result<T, ProblemError> + Sync + Send,
     ) -> Result<Vec<T>, ProblemError> {
@@ -291,7 +291,7 @@ impl Problem {
 
     /// A key head of the dequantised integers, with its query heads.
     #[must_use]
-    pub fn dequantised(&self, kv_head: usize) -> FloatGroup<'_> {
+    pub(crate) fn dequantised(&self, kv_head: usize) -> FloatGroup<'_> {
         let integers = [&self.tensors.query, &self.tensors.key, &self.tensors.value];
         let scales = [&self.scales.query, &self.scales.key, &self.scales.value];
         self.float_group(kv_head, |tensor, head, range| {
@@ -302,7 +302,7 @@ impl Problem {
 
     /// The same of other floats in the shapes of this problem.
     #[must_use]
-    pub fn group_of(&self, floats: &Qkv<Vec<f32>>, kv_head: usize) -> FloatGroup<'_> {
+    pub(crate) fn group_of(&self, floats: &Qkv<Vec<f32>>, kv_head: usize) -> FloatGroup<'_> {
         let floats = [&floats.query, &floats.key, &floats.value];
         self.float_group(kv_head, |tensor, _, range| floats[tensor][range].iter().map(|&x| f64::from(x)).collect())
     }
@@ -335,14 +335,14 @@ impl Problem {
 
     /// The scale of the values of every query head.
     #[must_use]
-    pub fn value_scales(&self) -> Vec<f32> {
+    pub(crate) fn value_scales(&self) -> Vec<f32> {
         (0..self.heads).map(|head| self.scales.value[self.kv_head(head)]).collect()
     }
 }
 
 /// The largest magnitude, 0 of nothing.
 #[must_use]
-pub fn largest_magnitude(values: &[f64]) -> f64 {
+pub(crate) fn largest_magnitude(values: &[f64]) -> f64 {
     values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
 }
 
