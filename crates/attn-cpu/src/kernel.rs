@@ -1,7 +1,7 @@
 //! The one algorithm, over any [`Simd`]: query rows in lanes, keys in blocks of [`BLOCK`].
 //!
 //! ```text
-//! for each group of ROWS queries (GROUPS of them at a time share the loads of keys and values)
+//! for each two groups of ROWS queries
 //!     for each block of keys
 //!         scores        = panel(query, keys)                         one vector a key
 //!         powers        = exp2(distance(maximum - scores))           16 bits, two keys a vector
@@ -13,7 +13,7 @@
 //! The steps and their bounds are those of `attn_fixed::block` and `attn_fixed::row`; here is only how they lie in
 //! vectors.
 
-use alloc::{vec, vec::Vec};
+use alloc::vec::Vec;
 
 use attn_fixed::{
     BLOCK, Parameters, block,
@@ -23,15 +23,15 @@ use attn_fixed::{
 };
 
 use crate::{
-    pack::{PANEL, Packed},
-    simd::Simd,
+    pack::Packed,
+    simd::{MAX_ROWS, Simd},
 };
-
-/// Most rows of a vector.
-pub(crate) const MAX_ROWS: usize = 16;
 
 /// Keys that are weighed at a time, and columns that are requantised at a time: bytes of a 32-bit lane.
 const FOUR: usize = 4;
+
+/// `mulhrs(power, ROUND) = (power + 64) >> 7`: powers as probabilities.
+const ROUND: i16 = 1 << 8;
 
 /// A head's parameters as the kernel uses them.
 #[derive(Clone, Copy)]
@@ -76,6 +76,11 @@ impl<'a> Constants<'a> {
             near: near(parameters),
         }
     }
+
+    /// Whether distances need to be widened.
+    pub(crate) fn is_general(&self) -> bool {
+        self.widen != 0
+    }
 }
 
 /// The largest difference of scores whose power is not below [`block::FAR_BELOW`]: powers fall monotonously.
@@ -93,21 +98,21 @@ fn near(parameters: &Parameters) -> i32 {
 }
 
 /// What is kept of some query rows from block to block.
-pub(crate) struct Group {
-    /// `[steps][rows]`: `DEPTH` elements in a lane, each plus `BIAS`.
-    pub(crate) query: Vec<i32>,
-    /// `[columns][rows]`
-    accumulator: Vec<i32>,
-    sum: [i32; MAX_ROWS],
-    reference: [i32; MAX_ROWS],
-    /// `[keys][rows]` of the block.
-    scores: Vec<i32>,
-    /// `[keys / 2][rows]` of the block, 16 bits.
-    powers: Vec<i32>,
-    /// `[keys / DEPTH][rows]` of the block: `DEPTH` keys in a lane.
-    probabilities: Vec<i32>,
+pub(crate) struct Group<V> {
+    /// `DEPTH` elements in a lane, each plus `BIAS`.
+    pub(crate) query: Vec<V>,
+    /// One vector a column.
+    accumulator: Vec<V>,
+    sum: V,
+    reference: V,
+    /// Of the block, one vector a key.
+    scores: [V; BLOCK],
+    /// Of the block, 16 bits, one vector for two keys.
+    powers: [V; BLOCK / 2],
+    /// Of the block, one vector for `DEPTH` keys, at least 2.
+    probabilities: [V; BLOCK / 2],
     /// The keys of the block that each row sees, one bit a key: the first half of the block, then the second.
-    pub(crate) seen: [[i32; MAX_ROWS]; 2],
+    pub(crate) seen: [V; 2],
 }
 
 /// What a block adds to its rows.
@@ -119,117 +124,188 @@ struct Merge<V> {
     lower_half: V,
     block_lower: V,
     block_half: V,
+    /// Whether what is there is shifted in any row.
+    lowered: bool,
     /// The far keys of rows that are absorbed as two, one bit a key; they are absorbed after the near ones.
     far: [V; 2],
     /// Whether there are such rows.
     split: bool,
 }
 
-impl Group {
-    pub(crate) fn new<S: Simd>(dim: usize) -> Self {
-        let mut group = Self {
+impl<V: Copy> Group<V> {
+    pub(crate) fn new<S: Simd<V = V>>(s: S) -> Self {
+        let zero = s.splat(0);
+        Self {
             query: Vec::new(),
             accumulator: Vec::new(),
-            sum: [0; MAX_ROWS],
-            reference: [NO_REFERENCE; MAX_ROWS],
-            scores: vec![0; BLOCK * S::ROWS],
-            powers: vec![0; BLOCK / 2 * S::ROWS],
-            probabilities: vec![0; BLOCK / S::DEPTH * S::ROWS],
-            seen: [[0; MAX_ROWS]; 2],
-        };
-        group.resize::<S>(dim);
-        group
+            sum: zero,
+            reference: zero,
+            scores: [zero; BLOCK],
+            powers: [zero; BLOCK / 2],
+            probabilities: [zero; BLOCK / 2],
+            seen: [zero; 2],
+        }
     }
 
-    /// For heads of another dimension.
-    pub(crate) fn resize<S: Simd>(&mut self, dim: usize) {
-        self.query.resize(dim.div_ceil(S::DEPTH) * S::ROWS, 0);
-        self.accumulator.resize(dim.next_multiple_of(PANEL) * S::ROWS, 0);
+    /// For heads of this dimension.
+    pub(crate) fn resize<S: Simd<V = V>>(&mut self, s: S, dim: usize) {
+        self.query.resize(dim.div_ceil(S::DEPTH), s.splat(0));
+        self.accumulator.resize(dim.next_multiple_of(WIDE), s.splat(0));
     }
 
-    pub(crate) fn start(&mut self) {
-        self.accumulator.fill(0);
-        self.sum = [0; MAX_ROWS];
-        self.reference = [NO_REFERENCE; MAX_ROWS];
+    #[inline(always)]
+    pub(crate) fn start<S: Simd<V = V>>(&mut self, s: S) {
+        self.accumulator.fill(s.splat(0));
+        self.sum = s.splat(0);
+        self.reference = s.splat(NO_REFERENCE);
     }
 }
 
-/// Products of some groups with one panel: `sums[g][c] = init[c] + Σ a[g][step] · b[step][c]`.
+/// Absorbs a block of keys into one or two groups.
+///
+/// `masked` where not every row sees every key of it. The sums of products stay in registers: 8 for each of two groups where
+/// there are 32, else 4.
+#[inline(always)]
+pub(crate) fn absorb<S: Simd>(
+    s: S,
+    constants: &Constants<'_>,
+    groups: &mut [Group<S::V>],
+    packed: &Packed<S::V>,
+    block: usize,
+    masked: bool,
+) {
+    match groups {
+        [a, b] if S::MANY_REGISTERS => absorb_groups::<S, 2, WIDE>(s, constants, [a, b], packed, block, masked),
+        [a, b] => absorb_groups::<S, 2, NARROW>(s, constants, [a, b], packed, block, masked),
+        [a] => absorb_groups::<S, 1, WIDE>(s, constants, [a], packed, block, masked),
+        _ => {}
+    }
+}
+
+/// Keys, or columns of values, that are multiplied at a time.
+const WIDE: usize = 8;
+const NARROW: usize = 4;
+
+/// Products of some groups with some lanes of a panel: `sums[g][c] = init[c] + Σ a[g][step] · b[step][first + c]`.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "loops and no closures: a closure is not always inlined")]
-fn panel<S: Simd, const G: usize>(s: S, a: [&[i32]; G], b: &[[u32; PANEL]], init: &[i32; PANEL]) -> [[S::V; PANEL]; G] {
-    let mut sums = [[s.splat(0); PANEL]; G];
+fn panel<S: Simd, const G: usize, const C: usize>(
+    s: S,
+    a: [&[S::V]; G],
+    b: &[S::V],
+    first: usize,
+    init: [S::V; C],
+) -> [[S::V; C]; G] {
+    let mut sums = [init; G];
+    let mut a = a;
     for g in 0..G {
-        for c in 0..PANEL {
-            sums[g][c] = s.splat(init[c]);
-        }
+        a[g] = &a[g][..b.len()];
     }
     for (step, b) in b.iter().enumerate() {
-        for g in 0..G {
-            let a = s.load(&a[g][step * S::ROWS..]);
-            for c in 0..PANEL {
-                sums[g][c] = s.dot(sums[g][c], a, b[c]);
+        for c in 0..C {
+            let b = s.broadcast(b, first + c);
+            for g in 0..G {
+                sums[g][c] = s.dot(sums[g][c], a[g][step], b);
             }
         }
     }
     sums
 }
 
-/// Absorbs a block of keys. `masked` where not every row sees every key of it.
 #[inline(always)]
-pub(crate) fn absorb<S: Simd, const G: usize>(
+#[expect(clippy::needless_range_loop, reason = "as above")]
+fn absorb_groups<S: Simd, const G: usize, const C: usize>(
     s: S,
     constants: &Constants<'_>,
-    groups: &mut [Group; G],
-    packed: &Packed,
+    mut groups: [&mut Group<S::V>; G],
+    packed: &Packed<S::V>,
     block: usize,
     masked: bool,
 ) {
-    for (p, (keys, bias)) in packed.key_panels(block).enumerate() {
-        let sums = panel(s, groups.each_ref().map(|group| &group.query[..]), keys, bias);
-        for (group, sums) in groups.iter_mut().zip(sums) {
-            let to = &mut group.scores[p * PANEL * S::ROWS..][..PANEL * S::ROWS];
-            for (to, sums) in to.chunks_exact_mut(S::ROWS).zip(sums) {
-                s.store(sums, to);
+    let zero = s.splat(0);
+    // Behind the last key there is nothing to be seen.
+    let keys = (packed.keys - block * BLOCK).min(BLOCK);
+    let mut maxima = [s.splat(i32::MIN); G];
+    for (p, (panel_keys, bias)) in packed.key_panels(block, S::ROWS).enumerate() {
+        for first in (0..S::ROWS).step_by(C) {
+            let key = p * S::ROWS + first;
+            if key >= keys {
+                break;
+            }
+            let mut init = [zero; C];
+            if S::BIAS != 0 {
+                for c in 0..C {
+                    init[c] = s.broadcast(bias, first + c);
+                }
+            }
+            let mut queries = [&[][..]; G];
+            for g in 0..G {
+                queries[g] = &groups[g].query;
+            }
+            let sums = panel(s, queries, panel_keys, first, init);
+            for g in 0..G {
+                let scores: &mut [S::V; C] = groups[g].scores[key..].first_chunk_mut().expect("a part of the block");
+                *scores = sums[g];
+                for c in 0..C {
+                    maxima[g] = s.max(maxima[g], sums[g][c]);
+                }
             }
         }
     }
     let mut merges = [Merge::none(s); G];
-    for (group, merge) in groups.iter_mut().zip(&mut merges) {
-        let seen = [s.load(&group.seen[0]), s.load(&group.seen[1])];
-        *merge = if masked {
-            weigh::<S, true, true>(s, constants, group, seen)
+    for g in 0..G {
+        merges[g] = if masked {
+            let seen = groups[g].seen;
+            weigh::<S, true, true>(s, constants, groups[g], seen, maxima[g])
         } else {
-            weigh::<S, false, true>(s, constants, group, seen)
+            weigh::<S, false, true>(s, constants, groups[g], [zero; 2], maxima[g])
         };
     }
-    accumulate(s, groups, &merges, packed, block);
-    for (group, merge) in groups.iter_mut().zip(&merges) {
-        if merge.split {
-            let merge = weigh::<S, true, false>(s, constants, group, merge.far);
-            accumulate(s, core::array::from_mut(group), &[merge], packed, block);
+    let steps = keys.div_ceil(S::DEPTH);
+    accumulate::<S, G, C>(s, &mut groups, &merges, packed, block, steps);
+    for g in 0..G {
+        if merges[g].split {
+            let merge = weigh::<S, true, false>(s, constants, groups[g], merges[g].far, zero);
+            accumulate::<S, 1, WIDE>(s, &mut [groups[g]], &[merge], packed, block, steps);
         }
     }
 }
 
-/// Probabilities times values, merged into the accumulators.
+/// Probabilities of the first `steps · DEPTH` keys times their values, merged into the accumulators.
 #[inline(always)]
-fn accumulate<S: Simd, const G: usize>(
+#[expect(clippy::needless_range_loop, reason = "as above")]
+fn accumulate<S: Simd, const G: usize, const C: usize>(
     s: S,
-    groups: &mut [Group; G],
+    groups: &mut [&mut Group<S::V>; G],
     merges: &[Merge<S::V>; G],
-    packed: &Packed,
+    packed: &Packed<S::V>,
     block: usize,
+    steps: usize,
 ) {
-    for (p, values) in packed.value_panels(block).enumerate() {
-        let sums = panel(s, groups.each_ref().map(|group| &group.probabilities[..]), values, &[0; PANEL]);
-        for ((group, merge), sums) in groups.iter_mut().zip(merges).zip(sums) {
-            let accumulator = &mut group.accumulator[p * PANEL * S::ROWS..][..PANEL * S::ROWS];
-            for (accumulator, product) in accumulator.chunks_exact_mut(S::ROWS).zip(sums) {
-                let new = s.mul(product, merge.fraction);
-                let new = s.sarv(s.add(new, merge.block_half), merge.block_lower);
-                let old = s.sarv(s.add(s.load(accumulator), merge.lower_half), merge.lower);
-                s.store(s.add(old, new), accumulator);
+    for (p, values) in packed.value_panels(block, BLOCK / S::DEPTH).enumerate() {
+        for first in (0..S::ROWS).step_by(C) {
+            let column = p * S::ROWS + first;
+            let mut probabilities = [&[][..]; G];
+            for g in 0..G {
+                probabilities[g] = &groups[g].probabilities;
+            }
+            if column >= groups[0].accumulator.len() {
+                break;
+            }
+            let sums = panel(s, probabilities, &values[..steps], first, [s.splat(0); C]);
+            for g in 0..G {
+                let merge = &merges[g];
+                let accumulator: &mut [S::V; C] =
+                    groups[g].accumulator[column..].first_chunk_mut().expect("a multiple of the columns");
+                if merge.lowered {
+                    for accumulator in &mut *accumulator {
+                        *accumulator = s.sarv(s.add(*accumulator, merge.lower_half), merge.lower);
+                    }
+                }
+                for c in 0..C {
+                    let new = s.add(s.mul(sums[g][c], merge.fraction), merge.block_half);
+                    accumulator[c] = s.add(accumulator[c], s.sarv(new, merge.block_lower));
+                }
             }
         }
     }
@@ -246,6 +322,7 @@ impl<V: Copy> Merge<V> {
             lower_half: zero,
             block_lower: zero,
             block_half: zero,
+            lowered: false,
             far: [zero; 2],
             split: false,
         }
@@ -254,80 +331,80 @@ impl<V: Copy> Merge<V> {
 
 /// Probabilities of a block, and how it is merged; sum and reference are merged already.
 ///
-/// `seen` has the keys that each row sees, one bit a key; all of them unless `MASKED`. `SPLIT`: dominated rows are absorbed
-/// as two, and here without their far keys.
+/// `SPLIT`: dominated rows are absorbed as two, and here without their far keys. `GENERAL`: `seen` has the keys that each row
+/// sees, one bit a key, and distances may need to be widened. Otherwise each row sees all of them, and `maximum` is known.
 #[inline(always)]
-fn weigh<S: Simd, const MASKED: bool, const SPLIT: bool>(
+fn weigh<S: Simd, const GENERAL: bool, const SPLIT: bool>(
     s: S,
     constants: &Constants<'_>,
-    group: &mut Group,
+    group: &mut Group<S::V>,
     seen: [S::V; 2],
+    maximum: S::V,
 ) -> Merge<S::V> {
     let Group { sum, reference, scores, powers, probabilities, .. } = group;
-    let row = |key: usize| key * S::ROWS..(key + 1) * S::ROWS;
     let zero = s.splat(0);
 
-    let lowest = s.splat(i32::MIN);
-    let mut maxima = [lowest; 4];
-    for key in 0..BLOCK {
-        let mut score = s.load(&scores[row(key)]);
-        if MASKED {
-            score = s.select(sees(s, seen, key), score, lowest);
+    let mut maximum = maximum;
+    if GENERAL {
+        let lowest = s.splat(i32::MIN);
+        let mut maxima = [lowest; 2];
+        for key in (0..BLOCK).step_by(2) {
+            maxima[0] = s.max(maxima[0], s.select(sees(s, seen, key), scores[key], lowest));
+            maxima[1] = s.max(maxima[1], s.select(sees(s, seen, key + 1), scores[key + 1], lowest));
         }
-        maxima[key % 4] = s.max(maxima[key % 4], score);
+        maximum = s.max(maxima[0], maxima[1]);
     }
-    let maximum = s.max(s.max(maxima[0], maxima[1]), s.max(maxima[2], maxima[3]));
 
-    let (half, rest) = (s.splat16(64), s.splat16(127));
-    let (mut errors, mut total) = (zero, zero);
+    let round = s.splat16(ROUND);
+    // 16 bits of sums; those of probabilities fit, powers wrap around.
+    let (mut sum_powers, mut sum_probabilities) = (zero, zero);
     for quad in 0..BLOCK / FOUR {
         let mut pairs = [zero; 2];
-        for (i, pair) in pairs.iter_mut().enumerate() {
+        for i in 0..2 {
             let key = quad * FOUR + 2 * i;
-            let a = s.shr(s.sub(maximum, s.load(&scores[row(key)])), constants.shift);
-            let b = s.shr(s.sub(maximum, s.load(&scores[row(key + 1)])), constants.shift);
-            let mut power = exp2(s, distance(s, constants, s.pack_u32(a, b)));
-            if MASKED {
+            let a = s.shr(s.sub(maximum, scores[key]), constants.shift);
+            let b = s.shr(s.sub(maximum, scores[key + 1]), constants.shift);
+            let mut power = exp2(s, distance::<S, GENERAL>(s, constants, s.pack_u32(a, b)));
+            if GENERAL {
                 power = s.and(power, s.pack_mask(sees(s, seen, key), sees(s, seen, key + 1)));
             }
             if SPLIT {
-                s.store(power, &mut powers[row(key / 2)]);
+                powers[key / 2] = power;
+                sum_powers = s.add16(sum_powers, power);
             }
-            let rounded = s.add16(power, half);
-            if SPLIT {
-                errors = s.add16(errors, s.and(rounded, rest));
-            }
-            *pair = s.shr16(rounded, 7);
+            pairs[i] = s.mulhrs(power, round);
+            sum_probabilities = s.add16(sum_probabilities, pairs[i]);
         }
-        let to = &mut probabilities[quad * FOUR / S::DEPTH * S::ROWS..];
+        let to = &mut probabilities[quad * FOUR / S::DEPTH..][..FOUR / S::DEPTH];
         s.store_probabilities(pairs[0], pairs[1], to);
-        total = s.sum_probabilities(total, to);
     }
+    let mut total = s.sum_pairs(sum_probabilities);
 
     let octaves = octaves(s, constants.octaves, s.splat(constants.multiplier), maximum);
     let exponent = s.sarv(s.add(octaves, s.splat(2047)), s.splat(11));
     let lack = s.sub(s.shlv(exponent, s.splat(11)), octaves);
     let fraction = s.shr(s.add(s.and(exp2(s, lack), s.splat(0xffff)), s.splat(32)), 6);
 
-    let (old_sum, old_reference) = (s.load(sum), s.load(reference));
-    let risen = s.add(old_reference, s.sarv(old_sum, s.splat(SUM_BITS as i32)));
+    let risen = s.add(*reference, s.sarv(*sum, s.splat(SUM_BITS as i32)));
     let raised = s.max(exponent, risen);
     // A row that sees nothing of the block stays as it is.
-    let blind = if MASKED { s.eq(s.or(seen[0], seen[1]), zero) } else { zero };
-    let raised = if MASKED { s.select(blind, old_reference, raised) } else { raised };
+    let blind = if GENERAL { s.eq(s.or(seen[0], seen[1]), zero) } else { zero };
+    let raised = if GENERAL { s.select(blind, *reference, raised) } else { raised };
 
     // Where 8 bits are not enough, far keys are left out here.
     let mut far = [zero; 2];
     let mut divided = zero;
     if SPLIT {
-        let error = s.sub(s.sum_pairs(errors), s.splat(64 * BLOCK as i32));
+        // What rounding took away, less than 2^12 in 16 bits, and made positive for them.
+        let error = s.sub16(s.add16(sum_powers, s.splat16(1 << 12)), s.shl16(sum_probabilities, 7));
+        let error = s.sub(s.sum_pairs(error), s.splat(2 << 12));
         let error = s.max(error, s.sub(zero, error));
         let few = s.gt(s.splat(block::DOMINATED_BELOW), total);
         let biased = s.gt(s.mul(error, s.splat(block::ROUNDING_PARTS)), s.shlv(total, s.splat(7)));
         let below = s.or(s.gt(risen, exponent), blind);
         let dominated = s.select(below, zero, s.or(few, biased));
         if s.signs(dominated) != 0 {
-            far = far_keys::<S, MASKED>(s, constants, scores, maximum, dominated, seen);
+            far = far_keys::<S, GENERAL>(s, constants, scores, maximum, dominated, seen);
             // A dominated row without far keys is absorbed as it is.
             divided = s.eq(s.eq(s.or(far[0], far[1]), zero), zero);
         }
@@ -337,41 +414,44 @@ fn weigh<S: Simd, const MASKED: bool, const SPLIT: bool>(
         total = leave_out_far(s, powers, divided, probabilities);
     }
 
-    let lower = s.min(s.sub(raised, old_reference), s.splat(31));
+    let lower = s.min(s.sub(raised, *reference), s.splat(31));
     let block_lower = s.min(s.sub(raised, exponent), s.splat(VANISHED));
     let block_lower = s.add(block_lower, s.splat(MERGE_SHIFT as i32));
-    let block_lower = if MASKED { s.select(blind, s.splat(31), block_lower) } else { block_lower };
+    let block_lower = if GENERAL { s.select(blind, s.splat(31), block_lower) } else { block_lower };
     let one = s.splat(1);
     let lower_half = s.shr(s.shlv(one, lower), 1);
     let block_half = s.shr(s.shlv(one, block_lower), 1);
     let new = s.mul(s.shlv(total, s.splat(VALUE_BITS as i32)), fraction);
     let new = s.sarv(s.add(new, block_half), block_lower);
-    let old = s.sarv(s.add(old_sum, lower_half), lower);
-    s.store(s.add(old, new), sum);
-    s.store(raised, reference);
-    Merge { fraction, lower, lower_half, block_lower, block_half, far, split }
+    let old = s.sarv(s.add(*sum, lower_half), lower);
+    *sum = s.add(old, new);
+    *reference = raised;
+    let lowered = s.signs(s.gt(lower, zero)) != 0;
+    Merge { fraction, lower, lower_half, block_lower, block_half, lowered, far, split }
 }
 
 /// The far keys of dominated rows, one bit a key.
 #[inline(always)]
-fn far_keys<S: Simd, const MASKED: bool>(
+fn far_keys<S: Simd, const GENERAL: bool>(
     s: S,
     constants: &Constants<'_>,
-    scores: &[i32],
+    scores: &[S::V; BLOCK],
     maximum: S::V,
     dominated: S::V,
     seen: [S::V; 2],
 ) -> [S::V; 2] {
     let near = s.splat(constants.near);
     let mut far = [s.splat(0); 2];
-    for (key, score) in scores.chunks_exact(S::ROWS).enumerate() {
-        let bit = s.splat((1_u32 << (key % 32)) as i32);
-        let is_far = s.gt(s.sub(maximum, s.load(score)), near);
-        far[key / 32] = s.or(far[key / 32], s.and(is_far, bit));
+    for (half, scores) in scores.chunks_exact(32).enumerate() {
+        for (i, &score) in scores.iter().enumerate() {
+            let bit = s.splat((1_u32 << i) as i32);
+            let is_far = s.gt(s.sub(maximum, score), near);
+            far[half] = s.or(far[half], s.and(is_far, bit));
+        }
     }
     for (far, seen) in far.iter_mut().zip(seen) {
         *far = s.and(*far, dominated);
-        if MASKED {
+        if GENERAL {
             *far = s.and(*far, seen);
         }
     }
@@ -380,22 +460,22 @@ fn far_keys<S: Simd, const MASKED: bool>(
 
 /// Writes the probabilities again, those of far keys of these rows as 0; returns the sums.
 #[inline(always)]
-fn leave_out_far<S: Simd>(s: S, powers: &[i32], rows: S::V, probabilities: &mut [i32]) -> S::V {
+fn leave_out_far<S: Simd>(s: S, powers: &[S::V; BLOCK / 2], rows: S::V, probabilities: &mut [S::V; BLOCK / 2]) -> S::V {
     let rows = s.pack_mask(rows, rows);
-    let (half, far_below) = (s.splat16(64), s.splat16(block::FAR_BELOW.to_bits()));
-    let mut total = s.splat(0);
-    for (quad, powers) in powers.chunks_exact(2 * S::ROWS).enumerate() {
+    let (round, far_below) = (s.splat16(ROUND), s.splat16(block::FAR_BELOW.to_bits()));
+    let mut sum = s.splat(0);
+    for quad in 0..BLOCK / FOUR {
         let mut pairs = [s.splat(0); 2];
-        for (pair, power) in pairs.iter_mut().zip(powers.chunks_exact(S::ROWS)) {
-            let power = s.load(power);
+        for i in 0..2 {
+            let power = powers[2 * quad + i];
             let is_far = s.and(rows, s.gt16(far_below, power));
-            *pair = s.select(is_far, s.splat(0), s.shr16(s.add16(power, half), 7));
+            pairs[i] = s.select(is_far, s.splat(0), s.mulhrs(power, round));
+            sum = s.add16(sum, pairs[i]);
         }
-        let to = &mut probabilities[quad * FOUR / S::DEPTH * S::ROWS..];
+        let to = &mut probabilities[quad * FOUR / S::DEPTH..][..FOUR / S::DEPTH];
         s.store_probabilities(pairs[0], pairs[1], to);
-        total = s.sum_probabilities(total, to);
     }
-    total
+    s.sum_pairs(sum)
 }
 
 /// All bits set in the rows that see a key.
@@ -405,12 +485,12 @@ fn sees<S: Simd>(s: S, seen: [S::V; 2], key: usize) -> S::V {
     s.eq(s.and(seen[key / 32], bit), bit)
 }
 
-/// `attn_fixed::block::distance` of 16-bit differences of scores.
+/// `attn_fixed::block::distance` of 16-bit differences of scores. `GENERAL`: of any scale.
 #[inline(always)]
-fn distance<S: Simd>(s: S, constants: &Constants<'_>, below: S::V) -> S::V {
+fn distance<S: Simd, const GENERAL: bool>(s: S, constants: &Constants<'_>, below: S::V) -> S::V {
     let multiplier = s.splat16(constants.multiplier as i16);
     let high = s.mulhi_u16(below, multiplier);
-    if constants.widen == 0 {
+    if !GENERAL || constants.widen == 0 {
         return high;
     }
     let low = s.mullo16(below, multiplier);
@@ -428,7 +508,7 @@ fn exp2<S: Simd>(s: S, distance: S::V) -> S::V {
     let inner = s.sub16(c2, s.mulhrs(x, c3));
     let inner = s.sub16(c1, s.mulhrs(x, inner));
     let mantissa = s.sub16(s.splat16(ONE.to_bits()), s.mulhrs(x, inner));
-    s.shrv16(mantissa, s.shr16(distance, 11))
+    s.shr_octaves(mantissa, distance)
 }
 
 /// `(m·c + 2^(n-1)) >> n`, see [`Octaves`].
@@ -443,11 +523,14 @@ fn octaves<S: Simd>(s: S, octaves: Octaves, multiplier: S::V, maximum: S::V) -> 
 
 /// Writes the rows that there are, `[rows, dim]`.
 #[inline(always)]
-pub(crate) fn finish<S: Simd>(s: S, constants: &Constants<'_>, group: &Group, dim: usize, out: &mut [i8]) {
+pub(crate) fn finish<S: Simd>(s: S, constants: &Constants<'_>, group: &Group<S::V>, dim: usize, out: &mut [i8]) {
+    let mut sums = [0; MAX_ROWS];
+    s.store(group.sum, &mut sums);
     let (mut narrow, mut multiplier, mut widen) = ([0; MAX_ROWS], [0; MAX_ROWS], [0; MAX_ROWS]);
-    for (r, &sum) in group.sum.iter().enumerate() {
+    for r in 0..S::ROWS {
         // The accumulators of a row that sees nothing are zero, which any multiplier leaves.
-        let requantiser = Requantiser::new(constants.parameters, if sum == 0 { 1 << SUM_BITS } else { sum });
+        let sum = if sums[r] == 0 { 1 << SUM_BITS } else { sums[r] };
+        let requantiser = Requantiser::new(constants.parameters, sum);
         narrow[r] = requantiser.narrow as i32;
         multiplier[r] = requantiser.multiplier.to_bits().into();
         widen[r] = requantiser.widen as i32;
@@ -457,29 +540,29 @@ pub(crate) fn finish<S: Simd>(s: S, constants: &Constants<'_>, group: &Group, di
     let narrow_half = s.shr(s.shlv(one, narrow), 1);
     let widen_half = s.shr(s.shlv(one, widen), 1);
     let (low, high) = (s.splat(i16::MIN.into()), s.splat(i16::MAX.into()));
-    let (out_low, out_high, byte) = (s.splat(i8::MIN.into()), s.splat(i8::MAX.into()), s.splat(0xff));
-    let mut lanes = [0; MAX_ROWS];
-    for (quad, accumulators) in group.accumulator.chunks_exact(FOUR * S::ROWS).enumerate().take(dim.div_ceil(FOUR)) {
-        let mut columns = [s.splat(0); FOUR];
-        for c in 0..FOUR {
-            let accumulator = s.load(&accumulators[c * S::ROWS..]);
-            let narrowed = s.sarv(s.add(accumulator, narrow_half), narrow);
-            let narrowed = s.max(low, s.min(high, narrowed));
-            let output = s.sarv(s.add(s.mul(narrowed, multiplier), widen_half), widen);
-            columns[c] = s.and(s.max(out_low, s.min(out_high, output)), byte);
+    // So many columns are one vector of bytes when rows and columns have changed places.
+    let columns = FOUR * S::ROWS;
+    for (i, accumulators) in group.accumulator.chunks(columns).enumerate() {
+        let mut square = [s.splat(0); MAX_ROWS];
+        for (quad, accumulators) in square.iter_mut().zip(accumulators.as_chunks::<FOUR>().0) {
+            let mut columns = *accumulators;
+            for column in &mut columns {
+                let narrowed = s.sarv(s.add(*column, narrow_half), narrow);
+                let narrowed = s.max(low, s.min(high, narrowed));
+                *column = s.sarv(s.add(s.mul(narrowed, multiplier), widen_half), widen);
+            }
+            *quad = s.pack_i8(columns);
         }
-        let bytes = s.pack_bytes(s.pack_u32(columns[0], columns[1]), s.pack_u32(columns[2], columns[3]));
-        s.store(bytes, &mut lanes);
-        let first = quad * FOUR;
-        let count = FOUR.min(dim - first);
-        for (row, lane) in out.chunks_exact_mut(dim).zip(lanes) {
-            let lane = lane.to_le_bytes();
-            if count == FOUR {
-                row[first..first + FOUR].copy_from_slice(&lane.map(|x| x as i8));
+        s.transpose(&mut square);
+        let first = i * columns;
+        for (row, &bytes) in out.chunks_exact_mut(dim).zip(&square[..S::ROWS]) {
+            let row = &mut row[first..];
+            if row.len() >= columns {
+                s.store_bytes(bytes, row);
             } else {
-                for (to, x) in row[first..].iter_mut().zip(lane) {
-                    *to = x as i8;
-                }
+                let mut all = [0; FOUR * MAX_ROWS];
+                s.store_bytes(bytes, &mut all);
+                row.copy_from_slice(&all[..row.len()]);
             }
         }
     }

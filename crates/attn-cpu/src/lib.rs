@@ -30,12 +30,12 @@ mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 use core::{error::Error, fmt};
 
 use attn_fixed::{AttentionError, Heads};
 
-use crate::{kernel::Group, pack::Packed};
+use crate::heads::Kernel;
 
 /// A vector instruction set that there is a kernel for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,17 +85,8 @@ impl Isa {
 /// Attention on one instruction set, with the memory that it uses from call to call.
 pub struct Attention {
     isa: Isa,
-    /// Keys and values, a head each.
-    packed: Vec<Packed>,
-    /// What a thread works on.
-    threads: Vec<Thread>,
+    kernel: Box<dyn Kernel>,
 }
-
-/// Two groups of queries. Every thread of the pool has its own, so that it never waits for the lock.
-#[cfg(feature = "std")]
-type Thread = std::sync::Mutex<[Group; 2]>;
-#[cfg(not(feature = "std"))]
-type Thread = [Group; 2];
 
 impl Attention {
     /// Attention on this instruction set.
@@ -103,11 +94,11 @@ impl Attention {
     /// # Errors
     /// The CPU does not have it.
     pub fn new(isa: Isa) -> Result<Self, Unavailable> {
-        if isa.is_available() {
-            Ok(Self { isa, packed: Vec::new(), threads: Vec::new() })
-        } else {
-            Err(Unavailable(isa))
-        }
+        #[cfg(target_arch = "x86_64")]
+        let kernel = x86::kernel(isa);
+        #[cfg(not(target_arch = "x86_64"))]
+        let kernel = None;
+        kernel.map(|kernel| Self { isa, kernel }).ok_or(Unavailable(isa))
     }
 
     /// The instruction set.
@@ -127,11 +118,7 @@ impl Attention {
         progress: &(dyn Fn(usize) + Sync),
     ) -> Result<(), AttentionError> {
         heads.check(out.len())?;
-        #[cfg(target_arch = "x86_64")]
-        x86::attend(self, heads, out, progress);
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("there is no instruction set to make an Attention of");
-        #[cfg(target_arch = "x86_64")]
+        self.kernel.attend(heads, out, progress);
         Ok(())
     }
 }

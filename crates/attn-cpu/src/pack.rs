@@ -2,121 +2,143 @@
 
 use alloc::vec::Vec;
 
-use attn_fixed::{BLOCK, MAX_DIM};
+use attn_fixed::BLOCK;
 
-use crate::simd::Simd;
-
-/// Keys, or columns of values, that are multiplied at a time.
-pub(crate) const PANEL: usize = 8;
+use crate::simd::{MAX_ROWS, Simd};
 
 /// Keys and values of one head, packed.
 ///
-/// A panel is `[steps][PANEL]` of lanes: `DEPTH` elements of a key, or of `DEPTH` keys the same column.
-#[derive(Default)]
-pub(crate) struct Packed {
+/// A panel is what lies in the lanes of a vector, key by key or column by column of the values, and its vectors are the steps
+/// of a product: `DEPTH` elements of each key, or of `DEPTH` keys each column.
+pub(crate) struct Packed<V> {
     /// Keys of the head.
     pub(crate) keys: usize,
-    /// Steps of a key panel.
+    /// Vectors of a key panel.
     steps: usize,
-    /// Steps of a value panel.
-    value_steps: usize,
     /// Value panels of a block.
     columns: usize,
-    key: Vec<[u32; PANEL]>,
-    /// What makes up for the `BIAS` that is added to every query element.
-    bias: Vec<[i32; PANEL]>,
-    value: Vec<[u32; PANEL]>,
+    /// `[panels][steps]`
+    key: Vec<V>,
+    /// `[panels]`: what makes up for the `BIAS` that is added to every query element.
+    bias: Vec<V>,
+    /// `[blocks][columns][keys of a block / DEPTH]`
+    value: Vec<V>,
 }
 
-impl Packed {
+impl<V: Copy> Packed<V> {
+    pub(crate) fn new() -> Self {
+        Self { keys: 0, steps: 0, columns: 0, key: Vec::new(), bias: Vec::new(), value: Vec::new() }
+    }
+
     #[inline(always)]
-    pub(crate) fn pack<S: Simd>(&mut self, key: &[i8], value: &[i8], dim: usize) {
-        let keys = key.len() / dim;
-        let blocks = keys.div_ceil(BLOCK);
-        self.keys = keys;
+    pub(crate) fn pack<S: Simd<V = V>>(&mut self, s: S, key: &[i8], value: &[i8], dim: usize) {
+        let zero = s.splat(0);
+        self.keys = key.len() / dim;
         self.steps = dim.div_ceil(S::DEPTH);
-        self.value_steps = BLOCK / S::DEPTH;
-        self.columns = dim.div_ceil(PANEL);
-        let panels = blocks * (BLOCK / PANEL);
-        self.key.clear();
-        self.key.resize(panels * self.steps, [0; PANEL]);
-        self.bias.clear();
-        self.bias.resize(panels, [0; PANEL]);
-        for (j, key) in key.chunks_exact(dim).enumerate() {
-            let panel = &mut self.key[j / PANEL * self.steps..][..self.steps];
-            lanes::<S>(key, |step, lane| panel[step][j % PANEL] = lane);
-            self.bias[j / PANEL][j % PANEL] = -S::BIAS * key.iter().map(|&x| i32::from(x)).sum::<i32>();
-        }
-        let zeros = [0; MAX_DIM];
-        let mut columns = [0; MAX_DIM];
-        self.value.clear();
-        self.value.resize(blocks * self.columns * self.value_steps, [0; PANEL]);
-        for (lane, rows) in value.chunks(S::DEPTH * dim).enumerate() {
-            let (block, step) = (lane / self.value_steps, lane % self.value_steps);
+        self.columns = dim.div_ceil(S::ROWS);
+        let blocks = self.keys.div_ceil(BLOCK);
+        let panels = blocks * (BLOCK / S::ROWS);
+        // Every vector is written: what is there already stays.
+        self.key.resize(panels * self.steps, zero);
+        self.bias.resize(panels, zero);
+        self.value.resize(blocks * self.columns * (BLOCK / S::DEPTH), zero);
+
+        let mut rows = key.chunks(S::ROWS * dim);
+        let ones = if S::DEPTH == 4 { s.splat16(0x0101) } else { s.splat16(1) };
+        for (panel, bias) in self.key.chunks_exact_mut(self.steps).zip(&mut self.bias) {
             // Behind the last key there are zeros.
-            let mut keys = [&zeros[..dim]; 4];
-            for (key, row) in keys.iter_mut().zip(rows.chunks_exact(dim)) {
-                *key = row;
-            }
-            let [a, b, c, d] = keys;
-            if S::DEPTH == 4 {
-                for ((((to, &a), &b), &c), &d) in columns.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                    *to = u32::from_le_bytes([a as u8, b as u8, c as u8, d as u8]);
+            pack_rows(s, rows.next().unwrap_or(&[]), dim, zero, panel);
+            *bias = zero;
+            if S::BIAS != 0 {
+                let mut sums = zero;
+                for &keys in &*panel {
+                    sums = s.dot(sums, ones, keys);
                 }
-            } else {
-                for ((to, &a), &b) in columns.iter_mut().zip(a).zip(b) {
-                    *to = words(a, b);
-                }
+                *bias = s.mul(sums, s.splat(-S::BIAS));
             }
-            for (p, columns) in columns[..self.columns * PANEL].as_chunks().0.iter().enumerate() {
-                self.value[(block * self.columns + p) * self.value_steps + step] = *columns;
+        }
+        let blocks = self.value.chunks_exact_mut(self.columns * (BLOCK / S::DEPTH));
+        for (block, value) in blocks.zip(value.chunks(BLOCK * dim)) {
+            for step in 0..BLOCK / S::DEPTH {
+                let rows = value.get(step * S::DEPTH * dim..).unwrap_or(&[]);
+                pack_values(s, rows, dim, block, step);
             }
         }
     }
 
     /// The key panels of a block, each with its bias.
     #[inline(always)]
-    pub(crate) fn key_panels(&self, block: usize) -> impl Iterator<Item = (&[[u32; PANEL]], &[i32; PANEL])> {
-        let panels = BLOCK / PANEL;
+    pub(crate) fn key_panels(&self, block: usize, rows: usize) -> impl Iterator<Item = (&[V], &V)> {
+        let panels = BLOCK / rows;
         let keys = &self.key[block * panels * self.steps..][..panels * self.steps];
         keys.chunks_exact(self.steps).zip(&self.bias[block * panels..])
     }
 
-    /// The value panels of a block.
+    /// The value panels of a block, each of so many vectors.
     #[inline(always)]
-    pub(crate) fn value_panels(&self, block: usize) -> impl Iterator<Item = &[[u32; PANEL]]> {
-        let len = self.columns * self.value_steps;
-        self.value[block * len..][..len].chunks_exact(self.value_steps)
+    pub(crate) fn value_panels(&self, block: usize, steps: usize) -> impl Iterator<Item = &[V]> {
+        let len = self.columns * steps;
+        self.value[block * len..][..len].chunks_exact(steps)
     }
 }
 
-/// `DEPTH` elements a lane, zeros behind the last one.
+/// Up to `ROWS` rows of elements, one in a lane, in steps of `DEPTH` elements; zeros behind the last element of a row and in
+/// lanes without one. `xor` is applied to everything.
 #[inline(always)]
-pub(crate) fn lanes<S: Simd>(row: &[i8], mut to: impl FnMut(usize, u32)) {
-    let steps = row.len() / S::DEPTH;
-    if S::DEPTH == 4 {
-        for (step, &[a, b, c, d]) in row.as_chunks().0.iter().enumerate() {
-            to(step, u32::from_le_bytes([a as u8, b as u8, c as u8, d as u8]));
-        }
-    } else {
-        for (step, &[a, b]) in row.as_chunks().0.iter().enumerate() {
-            to(step, words(a, b));
-        }
-    }
-    let rest = &row[steps * S::DEPTH..];
-    if !rest.is_empty() {
-        let x = |i: usize| rest.get(i).map_or(0, |&x| x);
-        let lane = if S::DEPTH == 4 {
-            u32::from_le_bytes([x(0) as u8, x(1) as u8, x(2) as u8, x(3) as u8])
+pub(crate) fn pack_rows<S: Simd>(s: S, rows: &[i8], dim: usize, xor: S::V, to: &mut [S::V]) {
+    let chunk = S::ROWS * S::DEPTH;
+    for (i, to) in to.chunks_mut(S::ROWS).enumerate() {
+        let first = i * chunk;
+        let mut square = [s.splat(0); MAX_ROWS];
+        if first + chunk <= dim {
+            for (row, lanes) in rows.chunks_exact(dim).zip(&mut square) {
+                *lanes = s.elements(&row[first..]);
+            }
         } else {
-            words(x(0), x(1))
-        };
-        to(steps, lane);
+            for (row, lanes) in rows.chunks_exact(dim).zip(&mut square) {
+                let mut rest = [0; 4 * MAX_ROWS];
+                rest[..dim - first].copy_from_slice(&row[first..]);
+                *lanes = s.elements(&rest);
+            }
+        }
+        s.transpose(&mut square);
+        for (to, lanes) in to.iter_mut().zip(square) {
+            *to = s.xor(lanes, xor);
+        }
     }
 }
 
-/// Two 16-bit integers.
+/// The first `DEPTH` rows of values, or what there is of them and zeros, as one step of each panel of a block.
 #[inline(always)]
-fn words(a: i8, b: i8) -> u32 {
-    u32::from(i16::from(a) as u16) | u32::from(i16::from(b) as u16) << 16
+fn pack_values<S: Simd>(s: S, rows: &[i8], dim: usize, block: &mut [S::V], step: usize) {
+    let steps = BLOCK / S::DEPTH;
+    for (i, panel) in block.chunks_exact_mut(steps).enumerate() {
+        let first = i * S::ROWS;
+        let count = S::ROWS.min(dim - first);
+        let mut columns = [[0_u8; MAX_ROWS]; 4];
+        for (row, columns) in rows.chunks_exact(dim).zip(&mut columns[..S::DEPTH]) {
+            if count == S::ROWS {
+                for c in 0..S::ROWS {
+                    columns[c] = row[first..][..S::ROWS][c] as u8;
+                }
+            } else {
+                for (to, &from) in columns.iter_mut().zip(&row[first..]) {
+                    *to = from as u8;
+                }
+            }
+        }
+        let [a, b, c, d] = columns;
+        let mut lanes = [0; MAX_ROWS];
+        if S::DEPTH == 4 {
+            for i in 0..MAX_ROWS {
+                lanes[i] = i32::from_le_bytes([a[i], b[i], c[i], d[i]]);
+            }
+        } else {
+            for i in 0..MAX_ROWS {
+                let (a, b) = (i16::from(a[i] as i8), i16::from(b[i] as i8));
+                lanes[i] = i32::from(a as u16) | i32::from(b) << 16;
+            }
+        }
+        panel[step] = s.load(&lanes);
+    }
 }

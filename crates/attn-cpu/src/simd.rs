@@ -1,20 +1,26 @@
 //! What the algorithm asks of an instruction set.
 
+use attn_fixed::Head;
+
+use crate::{kernel::Group, pack::Packed};
+
+/// Most rows of a vector.
+pub(crate) const MAX_ROWS: usize = 16;
+
 /// A vector instruction set, and the proof that the CPU has it: there is a value only where it has.
 ///
 /// A vector `V` has [`ROWS`](Self::ROWS) lanes of 32 bits, one for each query row. As 16-bit lanes it holds two keys of
 /// each row, in the order of [`pack_u32`](Self::pack_u32). Every method is one instruction or a few; they wrap around
 /// and never panic.
-pub(crate) trait Simd: Copy {
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// A vector.
-    type V: Copy;
+    type V: Copy + Send + Sync;
 
     /// Query rows of a vector, 8 or 16.
     const ROWS: usize;
 
-    /// Groups of rows that are multiplied at a time: two where there are 32 vector registers, for their sums need half of
-    /// them.
-    const GROUPS: usize;
+    /// Whether there are 32 vector registers, not 16.
+    const MANY_REGISTERS: bool;
 
     /// Elements of a row that [`dot`](Self::dot) multiplies in a lane: four bytes, or two 16-bit integers.
     const DEPTH: usize;
@@ -22,10 +28,14 @@ pub(crate) trait Simd: Copy {
     /// What is added to an element of a query: 128 where `dot` takes unsigned bytes.
     const BIAS: i32;
 
-    fn load(self, from: &[i32]) -> Self::V;
-    fn store(self, v: Self::V, to: &mut [i32]);
+    /// The first lanes of at least [`ROWS`](Self::ROWS).
+    fn load(self, from: &[i32; MAX_ROWS]) -> Self::V;
+    /// Into the first lanes.
+    fn store(self, v: Self::V, to: &mut [i32; MAX_ROWS]);
     fn splat(self, x: i32) -> Self::V;
     fn splat16(self, x: i16) -> Self::V;
+    /// One lane, below [`ROWS`](Self::ROWS), of a vector in memory in every lane.
+    fn broadcast(self, v: &Self::V, lane: usize) -> Self::V;
 
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
@@ -35,6 +45,7 @@ pub(crate) trait Simd: Copy {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     fn and(self, a: Self::V, b: Self::V) -> Self::V;
     fn or(self, a: Self::V, b: Self::V) -> Self::V;
+    fn xor(self, a: Self::V, b: Self::V) -> Self::V;
     /// Zeros shifted in, the same count for every lane, 0 to 31.
     fn shr(self, a: Self::V, count: u32) -> Self::V;
     /// Zeros shifted in on the right, a count for each lane, 0 to 31.
@@ -64,24 +75,42 @@ pub(crate) trait Simd: Copy {
     /// Zeros shifted in, one count for all lanes, 0 to 15.
     fn shr16(self, a: Self::V, count: u32) -> Self::V;
     fn shl16(self, a: Self::V, count: u32) -> Self::V;
-    /// Zeros shifted in, a count for each lane, 0 to 31: 0 from 15 on. `a` is not negative.
-    fn shrv16(self, a: Self::V, counts: Self::V) -> Self::V;
-    /// The two unsigned 16-bit lanes of each row added up.
-    fn sum_pairs(self, a: Self::V) -> Self::V;
+    /// `a >> (octaves >> 11)`, zeros shifted in: 0 from 15 on. `a` is not negative.
+    fn shr_octaves(self, a: Self::V, octaves: Self::V) -> Self::V;
     fn gt16(self, a: Self::V, b: Self::V) -> Self::V;
     fn eq16(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The two unsigned 16-bit lanes of each row added up.
+    fn sum_pairs(self, a: Self::V) -> Self::V;
 
     /// 16-bit lanes 0..=255 of four keys, two in `a` and two in `b`, as four bytes in the lane of their row.
     fn pack_bytes(self, a: Self::V, b: Self::V) -> Self::V;
     /// The same as `4 / DEPTH` vectors for [`dot`](Self::dot), written one behind the other.
-    fn store_probabilities(self, a: Self::V, b: Self::V, to: &mut [i32]);
-    /// The sums of what `store_probabilities` wrote, added to `sums`.
-    fn sum_probabilities(self, sums: Self::V, from: &[i32]) -> Self::V;
-    /// `sums + Σ a·b` of the `DEPTH` elements of a lane; `b` is the same for every lane, and signed.
-    #[inline(always)]
-    fn dot(self, sums: Self::V, a: Self::V, b: u32) -> Self::V {
-        self.dot_lanes(sums, a, self.splat(b as i32))
-    }
-    /// The same with a `b` for every lane.
-    fn dot_lanes(self, sums: Self::V, a: Self::V, b: Self::V) -> Self::V;
+    fn store_probabilities(self, a: Self::V, b: Self::V, to: &mut [Self::V]);
+    /// `sums + Σ a·b` of the `DEPTH` elements of a lane; `b` is signed.
+    fn dot(self, sums: Self::V, a: Self::V, b: Self::V) -> Self::V;
+
+    /// The next `DEPTH · ROWS` elements of a row, `DEPTH` to a lane.
+    fn elements(self, from: &[i8]) -> Self::V;
+    /// Lane `i` of vector `j` and lane `j` of vector `i` change places, in the first [`ROWS`](Self::ROWS) vectors.
+    fn transpose(self, square: &mut [Self::V; MAX_ROWS]);
+    /// Four columns of 32-bit lanes, saturated to int8, as four bytes in the lane of their row.
+    fn pack_i8(self, columns: [Self::V; 4]) -> Self::V;
+    /// All bytes of a vector, `4 · ROWS`.
+    fn store_bytes(self, v: Self::V, to: &mut [i8]);
+}
+
+/// The algorithm compiled with an instruction set.
+pub(crate) trait Compiled: Simd {
+    /// [`Packed::pack`]
+    fn pack(self, packed: &mut Packed<Self::V>, key: &[i8], value: &[i8], dim: usize);
+
+    /// [`attend_queries`](crate::heads::attend_queries)
+    fn attend(
+        self,
+        packed: &Packed<Self::V>,
+        groups: &mut [Group<Self::V>; 2],
+        head: Head<'_>,
+        first: usize,
+        out: &mut [i8],
+    );
 }

@@ -1,8 +1,8 @@
 //! AVX-512: 16 rows.
 
-use core::arch::x86_64::*;
+use core::arch::{asm, x86_64::*};
 
-use crate::simd::Simd;
+use crate::simd::{MAX_ROWS, Simd};
 
 /// The CPU has AVX-512 F, BW and VNNI.
 #[derive(Clone, Copy)]
@@ -18,20 +18,38 @@ macro_rules! avx512 {
         type V = __m512i;
 
         const ROWS: usize = 16;
-        const GROUPS: usize = 2;
+        const MANY_REGISTERS: bool = true;
 
         #[inline(always)]
-        fn load(self, from: &[i32]) -> __m512i {
-            let from: &[i32; 16] = from.first_chunk().expect("a vector");
-            // SAFETY: 64 bytes of an array; the CPU has the instruction, as `self` proves.
+        fn load(self, from: &[i32; MAX_ROWS]) -> __m512i {
+            // SAFETY: at least 64 bytes of an array; the CPU has the instruction, as `self` proves.
             unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
         }
 
         #[inline(always)]
-        fn store(self, v: __m512i, to: &mut [i32]) {
-            let to: &mut [i32; 16] = to.first_chunk_mut().expect("a vector");
+        fn store(self, v: __m512i, to: &mut [i32; MAX_ROWS]) {
             // SAFETY: as above.
             unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) }
+        }
+
+        #[inline(always)]
+        fn store_bytes(self, v: __m512i, to: &mut [i8]) {
+            let to: &mut [i8; 64] = to.first_chunk_mut().expect("a vector");
+            // SAFETY: 64 bytes of an array; the CPU has the instruction, as `self` proves.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) }
+        }
+
+        #[inline(always)]
+        fn broadcast(self, v: &__m512i, lane: usize) -> __m512i {
+            assert!(lane < Self::ROWS);
+            // SAFETY: a lane of the vector; any bits are an i32.
+            self.splat(unsafe { *core::ptr::from_ref(v).cast::<i32>().add(lane) })
+        }
+
+        #[inline(always)]
+        fn transpose(self, square: &mut [__m512i; MAX_ROWS]) {
+            // SAFETY: `self` proves that the CPU has the instructions.
+            unsafe { transpose(square) }
         }
 
         instructions! {
@@ -44,6 +62,7 @@ macro_rules! avx512 {
             max(a: __m512i, b: __m512i) -> __m512i = _mm512_max_epi32(a, b);
             and(a: __m512i, b: __m512i) -> __m512i = _mm512_and_si512(a, b);
             or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
+            xor(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
             shr(a: __m512i, count: u32) -> __m512i = _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32));
             shlv(a: __m512i, counts: __m512i) -> __m512i = _mm512_sllv_epi32(a, counts);
             sarv(a: __m512i, counts: __m512i) -> __m512i = _mm512_srav_epi32(a, counts);
@@ -55,17 +74,22 @@ macro_rules! avx512 {
             pack_mask(a: __m512i, b: __m512i) -> __m512i = _mm512_packs_epi32(a, b);
             add16(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi16(a, b);
             sub16(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi16(a, b);
-            mulhi_u16(a: __m512i, b: __m512i) -> __m512i = _mm512_mulhi_epu16(a, b);
+            mulhi_u16(a: __m512i, b: __m512i) -> __m512i = multiply_high(a, b);
             mullo16(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi16(a, b);
             mulhrs(a: __m512i, b: __m512i) -> __m512i = _mm512_mulhrs_epi16(a, b);
             shr16(a: __m512i, count: u32) -> __m512i = _mm512_srl_epi16(a, _mm_cvtsi32_si128(count as i32));
             shl16(a: __m512i, count: u32) -> __m512i = _mm512_sll_epi16(a, _mm_cvtsi32_si128(count as i32));
-            shrv16(a: __m512i, counts: __m512i) -> __m512i = _mm512_srlv_epi16(a, counts);
+            shr_octaves(a: __m512i, octaves: __m512i) -> __m512i = shift_right(a, _mm512_srli_epi16::<11>(octaves));
             gt16(a: __m512i, b: __m512i) -> __m512i = _mm512_maskz_set1_epi16(_mm512_cmpgt_epi16_mask(a, b), -1);
             eq16(a: __m512i, b: __m512i) -> __m512i = _mm512_maskz_set1_epi16(_mm512_cmpeq_epi16_mask(a, b), -1);
             sum_pairs(a: __m512i) -> __m512i = {
                 let zero = _mm512_setzero_si512();
                 _mm512_add_epi32(_mm512_unpacklo_epi16(a, zero), _mm512_unpackhi_epi16(a, zero))
+            };
+            pack_i8(columns: [__m512i; 4]) -> __m512i = {
+                let [a, b, c, d] = columns;
+                let words = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+                _mm512_shuffle_epi8(_mm512_packs_epi16(words.0, words.1), _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)))
             };
             pack_bytes(a: __m512i, b: __m512i) -> __m512i = {
                 // Four keys of four rows become four rows of four keys.
@@ -83,17 +107,19 @@ impl Simd for Avx512Vnni {
     avx512!();
 
     #[inline(always)]
-    fn store_probabilities(self, a: __m512i, b: __m512i, to: &mut [i32]) {
-        self.store(self.pack_bytes(a, b), to);
+    fn store_probabilities(self, a: __m512i, b: __m512i, to: &mut [__m512i]) {
+        to[0] = self.pack_bytes(a, b);
     }
 
     #[inline(always)]
-    fn sum_probabilities(self, sums: __m512i, from: &[i32]) -> __m512i {
-        self.dot_lanes(sums, self.load(from), self.splat16(0x0101))
+    fn elements(self, from: &[i8]) -> __m512i {
+        let from: &[i8; 64] = from.first_chunk().expect("a vector");
+        // SAFETY: 64 bytes of an array; the CPU has the instruction, as `self` proves.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
     }
 
     instructions! {
-        dot_lanes(sums: __m512i, a: __m512i, b: __m512i) -> __m512i = _mm512_dpbusd_epi32(sums, a, b);
+        dot(sums: __m512i, a: __m512i, b: __m512i) -> __m512i = _mm512_dpbusd_epi32(sums, a, b);
     }
 }
 
@@ -104,19 +130,20 @@ impl Simd for Avx512Bw {
     avx512!();
 
     #[inline(always)]
-    fn store_probabilities(self, a: __m512i, b: __m512i, to: &mut [i32]) {
-        self.store(self.interleave(a), to);
-        self.store(self.interleave(b), &mut to[Self::ROWS..]);
+    fn store_probabilities(self, a: __m512i, b: __m512i, to: &mut [__m512i]) {
+        to[0] = self.interleave(a);
+        to[1] = self.interleave(b);
     }
 
     #[inline(always)]
-    fn sum_probabilities(self, sums: __m512i, from: &[i32]) -> __m512i {
-        let both = self.add16(self.load(from), self.load(&from[Self::ROWS..]));
-        self.dot_lanes(sums, both, self.splat16(1))
+    fn elements(self, from: &[i8]) -> __m512i {
+        let from: &[i8; 32] = from.first_chunk().expect("half a vector");
+        // SAFETY: 32 bytes of an array; the CPU has the instructions, as `self` proves.
+        unsafe { _mm512_cvtepi8_epi16(_mm256_loadu_si256(from.as_ptr().cast())) }
     }
 
     instructions! {
-        dot_lanes(sums: __m512i, a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(sums, _mm512_madd_epi16(a, b));
+        dot(sums: __m512i, a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi32(sums, _mm512_madd_epi16(a, b));
     }
 }
 
@@ -130,5 +157,57 @@ impl Avx512Bw {
             let order = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
             _mm512_shuffle_epi8(a, _mm512_broadcast_i32x4(order))
         }
+    }
+}
+
+/// The high halves of unsigned 16-bit products.
+///
+/// The compiler takes its own intrinsic apart, into three times as many instructions.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn multiply_high(a: __m512i, b: __m512i) -> __m512i {
+    let high;
+    // SAFETY: registers alone.
+    unsafe {
+        asm!("vpmulhuw {}, {}, {}", lateout(zmm_reg) high, in(zmm_reg) a, in(zmm_reg) b, options(pure, nomem, nostack, preserves_flags));
+    }
+    high
+}
+
+/// 16-bit lanes shifted right, zeros from 16 on, for the same reason.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn shift_right(a: __m512i, counts: __m512i) -> __m512i {
+    let shifted;
+    // SAFETY: registers alone.
+    unsafe {
+        asm!("vpsrlvw {}, {}, {}", lateout(zmm_reg) shifted, in(zmm_reg) a, in(zmm_reg) counts, options(pure, nomem, nostack, preserves_flags));
+    }
+    shifted
+}
+
+/// 16 vectors of 16 lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose(square: &mut [__m512i; 16]) {
+    // Squares of 4 lanes by 4 within 128 bits, then squares of 4 such by 4.
+    for v in square.as_chunks_mut::<4>().0 {
+        let (a, b) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+        let (c, d) = (_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+        *v = [
+            _mm512_unpacklo_epi64(a, c),
+            _mm512_unpackhi_epi64(a, c),
+            _mm512_unpacklo_epi64(b, d),
+            _mm512_unpackhi_epi64(b, d),
+        ];
+    }
+    for i in 0..4 {
+        let (a, b, c, d) = (square[i], square[i + 4], square[i + 8], square[i + 12]);
+        let (ab, cd) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0x44>(c, d));
+        let (ab_high, cd_high) = (_mm512_shuffle_i32x4::<0xee>(a, b), _mm512_shuffle_i32x4::<0xee>(c, d));
+        square[i] = _mm512_shuffle_i32x4::<0x88>(ab, cd);
+        square[i + 4] = _mm512_shuffle_i32x4::<0xdd>(ab, cd);
+        square[i + 8] = _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high);
+        square[i + 12] = _mm512_shuffle_i32x4::<0xdd>(ab_high, cd_high);
     }
 }

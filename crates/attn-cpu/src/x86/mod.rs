@@ -19,13 +19,16 @@ macro_rules! instructions {
 mod avx2;
 mod avx512;
 
-use attn_fixed::{Head, Heads};
+use alloc::boxed::Box;
+
+use attn_fixed::Head;
 
 use crate::{
-    Attention, Isa,
-    heads::{self, Compiled, attend_queries},
+    Isa,
+    heads::{Kernel, Workspace, attend_queries},
     kernel::Group,
     pack::Packed,
+    simd::{Compiled, Simd},
 };
 use avx2::{Avx2, AvxVnni};
 use avx512::{Avx512Bw, Avx512Vnni};
@@ -48,26 +51,31 @@ macro_rules! compiled {
             fn new() -> Option<Self> {
                 has!($($feature),*).then_some(Self(()))
             }
+        }
 
-            fn compiled() -> Option<Compiled<Self>> {
-                Some(Compiled { simd: Self::new()?, pack: Self::pack, attend: Self::attend })
-            }
-
-            fn pack(self, packed: &mut Packed, key: &[i8], value: &[i8], dim: usize) {
+        impl Compiled for $simd {
+            fn pack(self, packed: &mut Packed<Self::V>, key: &[i8], value: &[i8], dim: usize) {
                 #[target_feature(enable = $features)]
-                fn pack(packed: &mut Packed, key: &[i8], value: &[i8], dim: usize) {
-                    packed.pack::<$simd>(key, value, dim);
+                fn pack(s: $simd, packed: &mut Packed<<$simd as Simd>::V>, key: &[i8], value: &[i8], dim: usize) {
+                    packed.pack(s, key, value, dim);
                 }
                 // SAFETY: `self` proves that the CPU has these features.
-                unsafe { pack(packed, key, value, dim) }
+                unsafe { pack(self, packed, key, value, dim) }
             }
 
-            fn attend(self, packed: &Packed, groups: &mut [Group; 2], head: Head<'_>, first: usize, out: &mut [i8]) {
+            fn attend(
+                self,
+                packed: &Packed<Self::V>,
+                groups: &mut [Group<Self::V>; 2],
+                head: Head<'_>,
+                first: usize,
+                out: &mut [i8],
+            ) {
                 #[target_feature(enable = $features)]
                 fn attend(
                     s: $simd,
-                    packed: &Packed,
-                    groups: &mut [Group; 2],
+                    packed: &Packed<<$simd as Simd>::V>,
+                    groups: &mut [Group<<$simd as Simd>::V>; 2],
                     head: Head<'_>,
                     first: usize,
                     out: &mut [i8],
@@ -97,12 +105,15 @@ pub(crate) fn is_available(isa: Isa) -> bool {
     }
 }
 
-/// Attention over heads that are checked, on an instruction set that is available.
-pub(crate) fn attend(attention: &mut Attention, heads: Heads<'_>, out: &mut [i8], progress: &(dyn Fn(usize) + Sync)) {
-    match attention.isa {
-        Isa::Avx512Vnni => heads::attend(&Avx512Vnni::compiled().expect("available"), attention, heads, out, progress),
-        Isa::Avx512Bw => heads::attend(&Avx512Bw::compiled().expect("available"), attention, heads, out, progress),
-        Isa::AvxVnni => heads::attend(&AvxVnni::compiled().expect("available"), attention, heads, out, progress),
-        Isa::Avx2 => heads::attend(&Avx2::compiled().expect("available"), attention, heads, out, progress),
+/// The kernel of an instruction set, where the CPU has it.
+pub(crate) fn kernel(isa: Isa) -> Option<Box<dyn Kernel>> {
+    fn boxed<S: Compiled>(simd: S) -> Box<dyn Kernel> {
+        Box::new(Workspace::new(simd))
+    }
+    match isa {
+        Isa::Avx512Vnni => Avx512Vnni::new().map(boxed),
+        Isa::Avx512Bw => Avx512Bw::new().map(boxed),
+        Isa::AvxVnni => AvxVnni::new().map(boxed),
+        Isa::Avx2 => Avx2::new().map(boxed),
     }
 }
