@@ -145,7 +145,7 @@ pub(crate) fn attend_queries<S: Simd>(
             let from = block * BLOCK;
             let keys = (packed.keys - from).min(BLOCK);
             // The first query sees least of a mask without a boolean part.
-            let masked = constants.is_general() || !mask.is_prefix() || mask.block(first, from, keys) != u64::MAX;
+            let masked = constants.is_steep() || !mask.is_prefix() || mask.block(first, from, keys) != u64::MAX;
             if masked {
                 for (g, group) in groups.iter_mut().enumerate() {
                     let mut seen = [[0; MAX_ROWS]; 2];

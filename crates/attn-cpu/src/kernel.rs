@@ -30,6 +30,9 @@ use crate::{
 /// Keys that are weighed at a time, and columns that are requantised at a time: bytes of a 32-bit lane.
 const FOUR: usize = 4;
 
+/// Keys that a row has a 32-bit mask for.
+const HALF: usize = BLOCK / 2;
+
 /// `mulhrs(power, ROUND) = (power + 64) >> 7`: powers as probabilities.
 const ROUND: i16 = 1 << 8;
 
@@ -77,9 +80,10 @@ impl<'a> Constants<'a> {
         }
     }
 
-    /// Whether distances need to be widened.
-    pub(crate) fn is_general(&self) -> bool {
-        self.widen != 0
+    /// Whether a difference of scores, shifted to the left, may need more than 32 bits.
+    pub(crate) fn is_steep(&self) -> bool {
+        let most = 2_i64 * 128 * 128 * self.parameters.dim() as i64;
+        most << self.widen > i64::from(i32::MAX)
     }
 }
 
@@ -254,18 +258,25 @@ fn absorb_groups<S: Simd, const G: usize, const C: usize>(
     }
     let mut merges = [Merge::none(s); G];
     for g in 0..G {
-        merges[g] = if masked {
-            let seen = groups[g].seen;
-            weigh::<S, true, true>(s, constants, groups[g], seen, maxima[g])
-        } else {
-            weigh::<S, false, true>(s, constants, groups[g], [zero; 2], maxima[g])
+        let (group, maximum) = (&mut *groups[g], maxima[g]);
+        let seen = group.seen;
+        merges[g] = match (masked, constants.widen != 0) {
+            (false, false) => weigh::<S, false, true, false>(s, constants, group, seen, maximum),
+            (false, true) => weigh::<S, false, true, true>(s, constants, group, seen, maximum),
+            (true, false) => weigh::<S, true, true, false>(s, constants, group, seen, maximum),
+            (true, true) => weigh::<S, true, true, true>(s, constants, group, seen, maximum),
         };
     }
     let steps = keys.div_ceil(S::DEPTH);
     accumulate::<S, G, C>(s, &mut groups, &merges, packed, block, steps);
     for g in 0..G {
         if merges[g].split {
-            let merge = weigh::<S, true, false>(s, constants, groups[g], merges[g].far, zero);
+            let (group, far) = (&mut *groups[g], merges[g].far);
+            let merge = if constants.widen == 0 {
+                weigh::<S, true, false, false>(s, constants, group, far, zero)
+            } else {
+                weigh::<S, true, false, true>(s, constants, group, far, zero)
+            };
             accumulate::<S, 1, WIDE>(s, &mut [groups[g]], &[merge], packed, block, steps);
         }
     }
@@ -331,10 +342,11 @@ impl<V: Copy> Merge<V> {
 
 /// Probabilities of a block, and how it is merged; sum and reference are merged already.
 ///
-/// `SPLIT`: dominated rows are absorbed as two, and here without their far keys. `GENERAL`: `seen` has the keys that each row
-/// sees, one bit a key, and distances may need to be widened. Otherwise each row sees all of them, and `maximum` is known.
+/// - `MASKED`: `seen` has the keys that each row sees, one bit a key. Otherwise each row sees all, and `maximum` is known.
+/// - `SPLIT`: dominated rows are absorbed as two, and here without their far keys.
+/// - `WIDEN`: distances are shifted to the left, not to the right; without `MASKED` they fit 32 bits.
 #[inline(always)]
-fn weigh<S: Simd, const GENERAL: bool, const SPLIT: bool>(
+fn weigh<S: Simd, const MASKED: bool, const SPLIT: bool, const WIDEN: bool>(
     s: S,
     constants: &Constants<'_>,
     group: &mut Group<S::V>,
@@ -345,38 +357,42 @@ fn weigh<S: Simd, const GENERAL: bool, const SPLIT: bool>(
     let zero = s.splat(0);
 
     let mut maximum = maximum;
-    if GENERAL {
+    if MASKED {
         let lowest = s.splat(i32::MIN);
-        let mut maxima = [lowest; 2];
-        for key in (0..BLOCK).step_by(2) {
-            maxima[0] = s.max(maxima[0], s.select(sees(s, seen, key), scores[key], lowest));
-            maxima[1] = s.max(maxima[1], s.select(sees(s, seen, key + 1), scores[key + 1], lowest));
+        maximum = lowest;
+        for (seen, scores) in seen.into_iter().zip(scores.as_chunks::<HALF>().0) {
+            for i in 0..HALF {
+                maximum = s.max(maximum, s.select(sees(s, seen, i), scores[i], lowest));
+            }
         }
-        maximum = s.max(maxima[0], maxima[1]);
     }
 
     let round = s.splat16(ROUND);
     // 16 bits of sums; those of probabilities fit, powers wrap around.
     let (mut sum_powers, mut sum_probabilities) = (zero, zero);
-    for quad in 0..BLOCK / FOUR {
-        let mut pairs = [zero; 2];
-        for i in 0..2 {
-            let key = quad * FOUR + 2 * i;
-            let a = s.shr(s.sub(maximum, scores[key]), constants.shift);
-            let b = s.shr(s.sub(maximum, scores[key + 1]), constants.shift);
-            let mut power = exp2(s, distance::<S, GENERAL>(s, constants, s.pack_u32(a, b)));
-            if GENERAL {
-                power = s.and(power, s.pack_mask(sees(s, seen, key), sees(s, seen, key + 1)));
+    for half in 0..2 {
+        for quad in 0..HALF / FOUR {
+            let first = half * HALF + quad * FOUR;
+            let mut pairs = [zero; 2];
+            for i in 0..2 {
+                let key = first + 2 * i;
+                let distance = distance::<S, MASKED, WIDEN>(s, constants, maximum, [scores[key], scores[key + 1]]);
+                let mut power = exp2(s, distance);
+                if MASKED {
+                    let bit = quad * FOUR + 2 * i;
+                    let seen = s.pack_mask(sees(s, seen[half], bit), sees(s, seen[half], bit + 1));
+                    power = s.and(power, seen);
+                }
+                if SPLIT {
+                    powers[key / 2] = power;
+                    sum_powers = s.add16(sum_powers, power);
+                }
+                pairs[i] = s.mulhrs(power, round);
+                sum_probabilities = s.add16(sum_probabilities, pairs[i]);
             }
-            if SPLIT {
-                powers[key / 2] = power;
-                sum_powers = s.add16(sum_powers, power);
-            }
-            pairs[i] = s.mulhrs(power, round);
-            sum_probabilities = s.add16(sum_probabilities, pairs[i]);
+            let to = &mut probabilities[first / S::DEPTH..][..FOUR / S::DEPTH];
+            s.store_probabilities(pairs[0], pairs[1], to);
         }
-        let to = &mut probabilities[quad * FOUR / S::DEPTH..][..FOUR / S::DEPTH];
-        s.store_probabilities(pairs[0], pairs[1], to);
     }
     let mut total = s.sum_pairs(sum_probabilities);
 
@@ -388,8 +404,8 @@ fn weigh<S: Simd, const GENERAL: bool, const SPLIT: bool>(
     let risen = s.add(*reference, s.sarv(*sum, s.splat(SUM_BITS as i32)));
     let raised = s.max(exponent, risen);
     // A row that sees nothing of the block stays as it is.
-    let blind = if GENERAL { s.eq(s.or(seen[0], seen[1]), zero) } else { zero };
-    let raised = if GENERAL { s.select(blind, *reference, raised) } else { raised };
+    let blind = if MASKED { s.eq(s.or(seen[0], seen[1]), zero) } else { zero };
+    let raised = if MASKED { s.select(blind, *reference, raised) } else { raised };
 
     // Where 8 bits are not enough, far keys are left out here.
     let mut far = [zero; 2];
@@ -404,7 +420,7 @@ fn weigh<S: Simd, const GENERAL: bool, const SPLIT: bool>(
         let below = s.or(s.gt(risen, exponent), blind);
         let dominated = s.select(below, zero, s.or(few, biased));
         if s.signs(dominated) != 0 {
-            far = far_keys::<S, GENERAL>(s, constants, scores, maximum, dominated, seen);
+            far = far_keys::<S, MASKED>(s, constants, scores, maximum, dominated, seen);
             // A dominated row without far keys is absorbed as it is.
             divided = s.eq(s.eq(s.or(far[0], far[1]), zero), zero);
         }
@@ -417,7 +433,7 @@ fn weigh<S: Simd, const GENERAL: bool, const SPLIT: bool>(
     let lower = s.min(s.sub(raised, *reference), s.splat(31));
     let block_lower = s.min(s.sub(raised, exponent), s.splat(VANISHED));
     let block_lower = s.add(block_lower, s.splat(MERGE_SHIFT as i32));
-    let block_lower = if GENERAL { s.select(blind, s.splat(31), block_lower) } else { block_lower };
+    let block_lower = if MASKED { s.select(blind, s.splat(31), block_lower) } else { block_lower };
     let one = s.splat(1);
     let lower_half = s.shr(s.shlv(one, lower), 1);
     let block_half = s.shr(s.shlv(one, block_lower), 1);
@@ -432,7 +448,7 @@ fn weigh<S: Simd, const GENERAL: bool, const SPLIT: bool>(
 
 /// The far keys of dominated rows, one bit a key.
 #[inline(always)]
-fn far_keys<S: Simd, const GENERAL: bool>(
+fn far_keys<S: Simd, const MASKED: bool>(
     s: S,
     constants: &Constants<'_>,
     scores: &[S::V; BLOCK],
@@ -442,7 +458,7 @@ fn far_keys<S: Simd, const GENERAL: bool>(
 ) -> [S::V; 2] {
     let near = s.splat(constants.near);
     let mut far = [s.splat(0); 2];
-    for (half, scores) in scores.chunks_exact(32).enumerate() {
+    for (half, scores) in scores.chunks_exact(HALF).enumerate() {
         for (i, &score) in scores.iter().enumerate() {
             let bit = s.splat((1_u32 << i) as i32);
             let is_far = s.gt(s.sub(maximum, score), near);
@@ -451,7 +467,7 @@ fn far_keys<S: Simd, const GENERAL: bool>(
     }
     for (far, seen) in far.iter_mut().zip(seen) {
         *far = s.and(*far, dominated);
-        if GENERAL {
+        if MASKED {
             *far = s.and(*far, seen);
         }
     }
@@ -478,32 +494,50 @@ fn leave_out_far<S: Simd>(s: S, powers: &[S::V; BLOCK / 2], rows: S::V, probabil
     s.sum_pairs(sum)
 }
 
-/// All bits set in the rows that see a key.
+/// All bits set in the rows that see a key of half a block.
 #[inline(always)]
-fn sees<S: Simd>(s: S, seen: [S::V; 2], key: usize) -> S::V {
-    let bit = s.splat((1_u32 << (key % 32)) as i32);
-    s.eq(s.and(seen[key / 32], bit), bit)
+fn sees<S: Simd>(s: S, seen: S::V, key: usize) -> S::V {
+    const BIT: [i32; HALF] = {
+        let mut bits = [0; HALF];
+        let mut i = 0;
+        while i < HALF {
+            bits[i] = 1 << i;
+            i += 1;
+        }
+        bits
+    };
+    let bit = s.splat(BIT[key]);
+    s.eq(s.and(seen, bit), bit)
 }
 
-/// `attn_fixed::block::distance` of 16-bit differences of scores. `GENERAL`: of any scale.
+/// `attn_fixed::block::distance` of two keys; where that is beyond 15 octaves, so that the power is 0, as far as 15 at least.
+///
+/// Widened distances are those of widened differences: either fits 16 bits exactly, or is beyond them with a multiplier of at
+/// least 2^15.
 #[inline(always)]
-fn distance<S: Simd, const GENERAL: bool>(s: S, constants: &Constants<'_>, below: S::V) -> S::V {
-    let multiplier = s.splat16(constants.multiplier as i16);
-    let high = s.mulhi_u16(below, multiplier);
-    if !GENERAL || constants.widen == 0 {
-        return high;
+fn distance<S: Simd, const MASKED: bool, const WIDEN: bool>(
+    s: S,
+    constants: &Constants<'_>,
+    maximum: S::V,
+    [a, b]: [S::V; 2],
+) -> S::V {
+    let (mut a, mut b) = (s.sub(maximum, a), s.sub(maximum, b));
+    if WIDEN {
+        if MASKED {
+            let most = s.splat(u16::MAX.into());
+            (a, b) = (s.min(a, most), s.min(b, most));
+        }
+        (a, b) = (s.shl(a, constants.widen), s.shl(b, constants.widen));
+    } else {
+        (a, b) = (s.shr(a, constants.shift), s.shr(b, constants.shift));
     }
-    let low = s.mullo16(below, multiplier);
-    let wide = s.or(s.shl16(high, constants.widen), s.shr16(low, 16 - constants.widen));
-    // What is shifted out of the high half saturates.
-    let fits = s.eq16(s.shr16(high, 16 - constants.widen), s.splat(0));
-    s.select(fits, wide, s.splat16(-1))
+    s.mulhi_u16(s.pack_u32(a, b), s.splat16(constants.multiplier as i16))
 }
 
 /// `attn_fixed::exp2` of 16-bit distances.
 #[inline(always)]
 fn exp2<S: Simd>(s: S, distance: S::V) -> S::V {
-    let x = s.shr16(s.shl16(distance, 5), 1);
+    let x = s.and(s.shl16(distance, 4), s.splat16(0x7ff0));
     let (c1, c2, c3) = (s.splat16(CUBIC[0]), s.splat16(CUBIC[1]), s.splat16(CUBIC[2]));
     let inner = s.sub16(c2, s.mulhrs(x, c3));
     let inner = s.sub16(c1, s.mulhrs(x, inner));

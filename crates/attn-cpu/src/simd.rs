@@ -48,7 +48,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn xor(self, a: Self::V, b: Self::V) -> Self::V;
     /// Zeros shifted in, the same count for every lane, 0 to 31.
     fn shr(self, a: Self::V, count: u32) -> Self::V;
-    /// Zeros shifted in on the right, a count for each lane, 0 to 31.
+    fn shl(self, a: Self::V, count: u32) -> Self::V;
+    /// A count for each lane, 0 to 31.
     fn shlv(self, a: Self::V, counts: Self::V) -> Self::V;
     /// The sign shifted in, a count for each lane, 0 to 31.
     fn sarv(self, a: Self::V, counts: Self::V) -> Self::V;
@@ -68,17 +69,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sub16(self, a: Self::V, b: Self::V) -> Self::V;
     /// The high halves of unsigned products.
     fn mulhi_u16(self, a: Self::V, b: Self::V) -> Self::V;
-    /// The low halves of products.
-    fn mullo16(self, a: Self::V, b: Self::V) -> Self::V;
     /// `(a * b + 2^14) >> 15`
     fn mulhrs(self, a: Self::V, b: Self::V) -> Self::V;
     /// Zeros shifted in, one count for all lanes, 0 to 15.
-    fn shr16(self, a: Self::V, count: u32) -> Self::V;
     fn shl16(self, a: Self::V, count: u32) -> Self::V;
     /// `a >> (octaves >> 11)`, zeros shifted in: 0 from 15 on. `a` is not negative.
     fn shr_octaves(self, a: Self::V, octaves: Self::V) -> Self::V;
     fn gt16(self, a: Self::V, b: Self::V) -> Self::V;
-    fn eq16(self, a: Self::V, b: Self::V) -> Self::V;
     /// The two unsigned 16-bit lanes of each row added up.
     fn sum_pairs(self, a: Self::V) -> Self::V;
 

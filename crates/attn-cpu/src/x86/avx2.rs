@@ -64,6 +64,7 @@ macro_rules! avx2 {
             or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
             xor(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
             shr(a: __m256i, count: u32) -> __m256i = _mm256_srl_epi32(a, _mm_cvtsi32_si128(count as i32));
+            shl(a: __m256i, count: u32) -> __m256i = _mm256_sll_epi32(a, _mm_cvtsi32_si128(count as i32));
             shlv(a: __m256i, counts: __m256i) -> __m256i = _mm256_sllv_epi32(a, counts);
             sarv(a: __m256i, counts: __m256i) -> __m256i = _mm256_srav_epi32(a, counts);
             gt(a: __m256i, b: __m256i) -> __m256i = _mm256_cmpgt_epi32(a, b);
@@ -75,9 +76,7 @@ macro_rules! avx2 {
             add16(a: __m256i, b: __m256i) -> __m256i = _mm256_add_epi16(a, b);
             sub16(a: __m256i, b: __m256i) -> __m256i = _mm256_sub_epi16(a, b);
             mulhi_u16(a: __m256i, b: __m256i) -> __m256i = multiply_high(a, b);
-            mullo16(a: __m256i, b: __m256i) -> __m256i = _mm256_mullo_epi16(a, b);
             mulhrs(a: __m256i, b: __m256i) -> __m256i = _mm256_mulhrs_epi16(a, b);
-            shr16(a: __m256i, count: u32) -> __m256i = _mm256_srl_epi16(a, _mm_cvtsi32_si128(count as i32));
             shl16(a: __m256i, count: u32) -> __m256i = _mm256_sll_epi16(a, _mm_cvtsi32_si128(count as i32));
             shr_octaves(a: __m256i, octaves: __m256i) -> __m256i = {
                 // There is no such instruction: x >> n is the high half of 2x · 2^(15-n), and a table has the powers of two. In
@@ -92,7 +91,6 @@ macro_rules! avx2 {
                 multiply_high(_mm256_slli_epi16::<1>(a), powers)
             };
             gt16(a: __m256i, b: __m256i) -> __m256i = _mm256_cmpgt_epi16(a, b);
-            eq16(a: __m256i, b: __m256i) -> __m256i = _mm256_cmpeq_epi16(a, b);
             sum_pairs(a: __m256i) -> __m256i = {
                 let zero = _mm256_setzero_si256();
                 _mm256_add_epi32(_mm256_unpacklo_epi16(a, zero), _mm256_unpackhi_epi16(a, zero))

@@ -64,6 +64,7 @@ macro_rules! avx512 {
             or(a: __m512i, b: __m512i) -> __m512i = _mm512_or_si512(a, b);
             xor(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
             shr(a: __m512i, count: u32) -> __m512i = _mm512_srl_epi32(a, _mm_cvtsi32_si128(count as i32));
+            shl(a: __m512i, count: u32) -> __m512i = _mm512_sll_epi32(a, _mm_cvtsi32_si128(count as i32));
             shlv(a: __m512i, counts: __m512i) -> __m512i = _mm512_sllv_epi32(a, counts);
             sarv(a: __m512i, counts: __m512i) -> __m512i = _mm512_srav_epi32(a, counts);
             gt(a: __m512i, b: __m512i) -> __m512i = _mm512_maskz_set1_epi32(_mm512_cmpgt_epi32_mask(a, b), -1);
@@ -75,13 +76,10 @@ macro_rules! avx512 {
             add16(a: __m512i, b: __m512i) -> __m512i = _mm512_add_epi16(a, b);
             sub16(a: __m512i, b: __m512i) -> __m512i = _mm512_sub_epi16(a, b);
             mulhi_u16(a: __m512i, b: __m512i) -> __m512i = multiply_high(a, b);
-            mullo16(a: __m512i, b: __m512i) -> __m512i = _mm512_mullo_epi16(a, b);
             mulhrs(a: __m512i, b: __m512i) -> __m512i = _mm512_mulhrs_epi16(a, b);
-            shr16(a: __m512i, count: u32) -> __m512i = _mm512_srl_epi16(a, _mm_cvtsi32_si128(count as i32));
             shl16(a: __m512i, count: u32) -> __m512i = _mm512_sll_epi16(a, _mm_cvtsi32_si128(count as i32));
             shr_octaves(a: __m512i, octaves: __m512i) -> __m512i = shift_right(a, _mm512_srli_epi16::<11>(octaves));
             gt16(a: __m512i, b: __m512i) -> __m512i = _mm512_maskz_set1_epi16(_mm512_cmpgt_epi16_mask(a, b), -1);
-            eq16(a: __m512i, b: __m512i) -> __m512i = _mm512_maskz_set1_epi16(_mm512_cmpeq_epi16_mask(a, b), -1);
             sum_pairs(a: __m512i) -> __m512i = {
                 let zero = _mm512_setzero_si512();
                 _mm512_add_epi32(_mm512_unpacklo_epi16(a, zero), _mm512_unpackhi_epi16(a, zero))
