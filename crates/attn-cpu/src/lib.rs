@@ -123,6 +123,19 @@ impl Attention {
     }
 }
 
+/// Runs a loop of nothing but the instruction that an instruction set multiplies with (`vpdpbusd` or `vpmaddwd`), for about
+/// a twentieth of a millisecond, and returns the multiply-accumulates that it did: the limit of any attention on it.
+///
+/// # Errors
+/// The CPU does not have it.
+pub fn peak(isa: Isa) -> Result<u64, Unavailable> {
+    #[cfg(target_arch = "x86_64")]
+    let macs = x86::peak(isa);
+    #[cfg(not(target_arch = "x86_64"))]
+    let macs = None;
+    macs.ok_or(Unavailable(isa))
+}
+
 /// An instruction set that the CPU does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unavailable(pub Isa);

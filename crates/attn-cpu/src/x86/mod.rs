@@ -18,6 +18,7 @@ macro_rules! instructions {
 
 mod avx2;
 mod avx512;
+mod peak;
 
 use alloc::boxed::Box;
 
@@ -102,6 +103,16 @@ pub(crate) fn is_available(isa: Isa) -> bool {
         Isa::Avx512Bw => Avx512Bw::new().is_some(),
         Isa::AvxVnni => AvxVnni::new().is_some(),
         Isa::Avx2 => Avx2::new().is_some(),
+    }
+}
+
+/// [`crate::peak`], where the CPU has the instruction set.
+pub(crate) fn peak(isa: Isa) -> Option<u64> {
+    match isa {
+        Isa::Avx512Vnni => Avx512Vnni::new().map(peak::avx512_vnni),
+        Isa::Avx512Bw => Avx512Bw::new().map(peak::avx512_bw),
+        Isa::AvxVnni => AvxVnni::new().map(peak::avx_vnni),
+        Isa::Avx2 => Avx2::new().map(peak::avx2),
     }
 }
 
