@@ -20,6 +20,7 @@ use attn_fixed::{
     exp2::{self, CUBIC, ONE},
     requantise::Requantiser,
     row::{MERGE_SHIFT, NO_REFERENCE, SUM_BITS, VALUE_BITS, VANISHED},
+    types::Distance,
 };
 
 use crate::{
@@ -87,18 +88,24 @@ impl<'a> Constants<'a> {
     }
 }
 
-/// The largest difference of scores whose power is not below [`block::FAR_BELOW`]: powers fall monotonously.
+/// The largest difference of scores whose power is not below [`block::FAR_BELOW`]; those that may occur have at most 23 bits.
 fn near(parameters: &Parameters) -> i32 {
-    let (mut near, mut beyond) = (0, 2 * block::MAX_SCORE + 1);
-    while beyond - near > 1 {
-        let middle = near + (beyond - near) / 2;
-        if exp2::exp2(block::distance(parameters, middle)) < block::FAR_BELOW {
-            beyond = middle;
-        } else {
-            near = middle;
+    /// The first distance that is far: powers fall monotonously.
+    const FAR: u64 = {
+        let mut distance = 0;
+        while exp2::exp2(Distance::from_bits(distance)).to_bits() >= block::FAR_BELOW.to_bits() {
+            distance += 1;
         }
+        distance as u64
+    };
+    let shift = parameters.score_shift();
+    let multiplier = u64::from(parameters.score_multiplier().to_bits()).max(1);
+    // (narrow · multiplier) >> (16 + min(shift, 0)) < FAR, see `block::distance`.
+    let narrow = ((FAR << (16 + shift.min(0))) - 1) / multiplier;
+    if narrow >= u64::from(u16::MAX) {
+        return i32::MAX;
     }
-    near
+    (((narrow + 1) << shift.max(0)) - 1).min(i32::MAX as u64) as i32
 }
 
 /// What is kept of some query rows from block to block.
@@ -154,7 +161,7 @@ impl<V: Copy> Group<V> {
     /// For heads of this dimension.
     pub(crate) fn resize<S: Simd<V = V>>(&mut self, s: S, dim: usize) {
         self.query.resize(dim.div_ceil(S::DEPTH), s.splat(0));
-        self.accumulator.resize(dim.next_multiple_of(WIDE), s.splat(0));
+        self.accumulator.resize(dim.next_multiple_of(WIDEST), s.splat(0));
     }
 
     #[inline(always)]
@@ -167,8 +174,7 @@ impl<V: Copy> Group<V> {
 
 /// Absorbs a block of keys into one or two groups.
 ///
-/// `masked` where not every row sees every key of it. The sums of products stay in registers: 8 for each of two groups where
-/// there are 32, else 4.
+/// `masked` where not every row sees every key of it. The sums of products stay in registers, 16 where there are 32, else 8.
 #[inline(always)]
 pub(crate) fn absorb<S: Simd>(
     s: S,
@@ -181,12 +187,14 @@ pub(crate) fn absorb<S: Simd>(
     match groups {
         [a, b] if S::MANY_REGISTERS => absorb_groups::<S, 2, WIDE>(s, constants, [a, b], packed, block, masked),
         [a, b] => absorb_groups::<S, 2, NARROW>(s, constants, [a, b], packed, block, masked),
+        [a] if S::MANY_REGISTERS => absorb_groups::<S, 1, WIDEST>(s, constants, [a], packed, block, masked),
         [a] => absorb_groups::<S, 1, WIDE>(s, constants, [a], packed, block, masked),
         _ => {}
     }
 }
 
 /// Keys, or columns of values, that are multiplied at a time.
+const WIDEST: usize = 16;
 const WIDE: usize = 8;
 const NARROW: usize = 4;
 
@@ -277,7 +285,11 @@ fn absorb_groups<S: Simd, const G: usize, const C: usize>(
             } else {
                 weigh::<S, true, false, true>(s, constants, group, far, zero)
             };
-            accumulate::<S, 1, WIDE>(s, &mut [groups[g]], &[merge], packed, block, steps);
+            if S::MANY_REGISTERS {
+                accumulate::<S, 1, WIDEST>(s, &mut [groups[g]], &[merge], packed, block, steps);
+            } else {
+                accumulate::<S, 1, WIDE>(s, &mut [groups[g]], &[merge], packed, block, steps);
+            }
         }
     }
 }
@@ -300,7 +312,7 @@ fn accumulate<S: Simd, const G: usize, const C: usize>(
             for g in 0..G {
                 probabilities[g] = &groups[g].probabilities;
             }
-            if column >= groups[0].accumulator.len() {
+            if column >= packed.dim {
                 break;
             }
             let sums = panel(s, probabilities, &values[..steps], first, [s.splat(0); C]);

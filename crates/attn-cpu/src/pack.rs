@@ -13,6 +13,8 @@ use crate::simd::{MAX_ROWS, Simd};
 pub(crate) struct Packed<V> {
     /// Keys of the head.
     pub(crate) keys: usize,
+    /// Columns of the values.
+    pub(crate) dim: usize,
     /// Vectors of a key panel.
     steps: usize,
     /// Value panels of a block.
@@ -27,13 +29,14 @@ pub(crate) struct Packed<V> {
 
 impl<V: Copy> Packed<V> {
     pub(crate) fn new() -> Self {
-        Self { keys: 0, steps: 0, columns: 0, key: Vec::new(), bias: Vec::new(), value: Vec::new() }
+        Self { keys: 0, dim: 0, steps: 0, columns: 0, key: Vec::new(), bias: Vec::new(), value: Vec::new() }
     }
 
     #[inline(always)]
     pub(crate) fn pack<S: Simd<V = V>>(&mut self, s: S, key: &[i8], value: &[i8], dim: usize) {
         let zero = s.splat(0);
         self.keys = key.len() / dim;
+        self.dim = dim;
         self.steps = dim.div_ceil(S::DEPTH);
         self.columns = dim.div_ceil(S::ROWS);
         let blocks = self.keys.div_ceil(BLOCK);
