@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use attn_fixed::BLOCK;
+use attn_fixed::{BLOCK, MAX_DIM};
 
 use crate::simd::{MAX_ROWS, Simd};
 
@@ -53,11 +53,18 @@ impl<V: Copy> Packed<V> {
             pack_rows(s, rows.next().unwrap_or(&[]), dim, zero, panel);
             *bias = zero;
             if S::BIAS != 0 {
-                let mut sums = zero;
-                for &keys in &*panel {
-                    sums = s.dot(sums, ones, keys);
+                // Four sums, so that none waits for the one before it.
+                let [mut i, mut j, mut k, mut l] = [zero; 4];
+                let (quads, rest) = panel.as_chunks();
+                for &[a, b, c, d] in quads {
+                    (i, j) = (s.dot(i, ones, a), s.dot(j, ones, b));
+                    (k, l) = (s.dot(k, ones, c), s.dot(l, ones, d));
                 }
-                *bias = s.mul(sums, s.splat(-S::BIAS));
+                for &a in rest {
+                    i = s.dot(i, ones, a);
+                }
+                let sum = s.add(s.add(i, j), s.add(k, l));
+                *bias = s.mul(sum, s.splat(-S::BIAS));
             }
         }
         let blocks = self.value.chunks_exact_mut(self.columns * (BLOCK / S::DEPTH));
@@ -114,34 +121,39 @@ pub(crate) fn pack_rows<S: Simd>(s: S, rows: &[i8], dim: usize, xor: S::V, to: &
 /// The first `DEPTH` rows of values, or what there is of them and zeros, as one step of each panel of a block.
 #[inline(always)]
 fn pack_values<S: Simd>(s: S, rows: &[i8], dim: usize, block: &mut [S::V], step: usize) {
-    let steps = BLOCK / S::DEPTH;
-    for (i, panel) in block.chunks_exact_mut(steps).enumerate() {
+    let zeros = [0; MAX_DIM];
+    let mut four = [&zeros[..dim]; 4];
+    for (to, row) in four[..S::DEPTH].iter_mut().zip(rows.chunks_exact(dim)) {
+        *to = row;
+    }
+    let [a, b, c, d] = [&four[0][..dim], &four[1][..dim], &four[2][..dim], &four[3][..dim]];
+    for (i, panel) in block.chunks_exact_mut(BLOCK / S::DEPTH).enumerate() {
         let first = i * S::ROWS;
-        let count = S::ROWS.min(dim - first);
-        let mut columns = [[0_u8; MAX_ROWS]; 4];
-        for (row, columns) in rows.chunks_exact(dim).zip(&mut columns[..S::DEPTH]) {
-            if count == S::ROWS {
-                for c in 0..S::ROWS {
-                    columns[c] = row[first..][..S::ROWS][c] as u8;
-                }
-            } else {
-                for (to, &from) in columns.iter_mut().zip(&row[first..]) {
-                    *to = from as u8;
-                }
-            }
-        }
-        let [a, b, c, d] = columns;
+        let (a, b) = (columns(a, first), columns(b, first));
         let mut lanes = [0; MAX_ROWS];
         if S::DEPTH == 4 {
+            let (c, d) = (columns(c, first), columns(d, first));
             for i in 0..MAX_ROWS {
-                lanes[i] = i32::from_le_bytes([a[i], b[i], c[i], d[i]]);
+                lanes[i] = i32::from_le_bytes([a[i] as u8, b[i] as u8, c[i] as u8, d[i] as u8]);
             }
         } else {
             for i in 0..MAX_ROWS {
-                let (a, b) = (i16::from(a[i] as i8), i16::from(b[i] as i8));
-                lanes[i] = i32::from(a as u16) | i32::from(b) << 16;
+                lanes[i] = i32::from(i16::from(a[i]) as u16) | i32::from(b[i]) << 16;
             }
         }
         panel[step] = s.load(&lanes);
     }
+}
+
+/// The columns of a row from this one on, and zeros behind the last.
+#[inline(always)]
+fn columns(row: &[i8], first: usize) -> [i8; MAX_ROWS] {
+    if first + MAX_ROWS <= row.len() {
+        return *row[first..].first_chunk().expect("so many");
+    }
+    let mut columns = [0; MAX_ROWS];
+    for (to, from) in columns.iter_mut().zip(&row[first..]) {
+        *to = *from;
+    }
+    columns
 }
