@@ -3,7 +3,10 @@
 use std::{error::Error, fmt, str::FromStr};
 
 use attn_cpu::{Attention, Unavailable};
-use attn_fixed::{AttentionError, Head, Heads, Inputs, attend, scratch_len};
+use attn_fixed::{
+    AttentionError, FloatError, FloatHeads, Head, Heads, Inputs, Output, Parameters, Scales, attend, quantise_heads,
+    scratch_len,
+};
 
 pub use attn_cpu::Isa;
 
@@ -17,6 +20,18 @@ pub trait Backend {
     /// # Errors
     /// As [`Heads::split`]; `out` is then untouched.
     fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError>;
+
+    /// The same for floats: quantises, attends in integers, and writes `out`, `[heads, queries, dim]`, in floats, which are not
+    /// rounded to 8 bits and need no output scale.
+    ///
+    /// # Errors
+    /// As [`FloatHeads::check`]; floats that are not finite; scales that [`Parameters::new`] refuses. `out` is then untouched.
+    fn attend_f32(
+        &mut self,
+        heads: FloatHeads<'_>,
+        out: &mut [f32],
+        progress: Progress<'_>,
+    ) -> Result<(), BackendError>;
 }
 
 /// What long work calls, from any thread, with the number of queries that it did since the last call.
@@ -88,6 +103,15 @@ impl Backend for Attention {
     fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError> {
         Ok(Self::attend(self, heads, out, progress)?)
     }
+
+    fn attend_f32(
+        &mut self,
+        heads: FloatHeads<'_>,
+        out: &mut [f32],
+        progress: Progress<'_>,
+    ) -> Result<(), BackendError> {
+        Ok(Self::attend_f32(self, heads, out, progress)?)
+    }
 }
 
 /// [`attn_fixed::attend`], head by head.
@@ -102,23 +126,56 @@ impl Backend for Scalar {
     }
 
     fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError> {
-        let mut scratch = Vec::new();
-        for (Head { parameters, mask, inputs }, out) in heads.split(out)? {
-            scratch.resize(scratch_len(parameters.dim()), 0);
-            let len = QUERIES * parameters.dim();
-            for (block, (query, out)) in inputs.query.chunks(len).zip(out.chunks_mut(len)).enumerate() {
-                let (first, queries) = (block * QUERIES, out.len() / parameters.dim());
-                let mask = mask.rows(first..first + queries);
-                attend(parameters, Inputs { query, ..inputs }, &mask, &mut scratch, out)?;
-                progress(queries);
-            }
+        Ok(scalar(heads, out, progress)?)
+    }
+
+    fn attend_f32(
+        &mut self,
+        heads: FloatHeads<'_>,
+        out: &mut [f32],
+        progress: Progress<'_>,
+    ) -> Result<(), BackendError> {
+        heads.check(out.len())?;
+        let mut quantised = heads.tensors().map(|(_, values, _)| vec![0; values.len()]);
+        let mut scales = heads.tensors().map(|(_, _, count)| vec![0.0; count]);
+        for ((tensor, values, _), (quantised, scales)) in
+            heads.tensors().into_iter().zip(quantised.iter_mut().zip(&mut scales))
+        {
+            quantise_heads(values, quantised, scales).map_err(|error| FloatError::Quantise { tensor, error })?;
         }
-        Ok(())
+        let [query, key, value] = &scales;
+        let group = query.len() / heads.kv_heads;
+        let parameters = query.iter().enumerate().map(|(h, &query)| {
+            let (key, value) = (key[h / group], value[h / group]);
+            // An output in floats has no scale: any will do.
+            Parameters::new(heads.dim, Scales { query, key, value, out: value })
+        });
+        let parameters = parameters.collect::<Result<Vec<_>, _>>().map_err(FloatError::Parameters)?;
+        let [query, key, value] = &quantised;
+        let inputs = Inputs { query, key, value };
+        let heads = Heads { parameters: &parameters, masks: heads.masks, kv_heads: heads.kv_heads, inputs };
+        Ok(scalar(heads, out, progress)?)
     }
 }
 
+/// The specification, head by head.
+fn scalar<O: Output>(heads: Heads<'_>, out: &mut [O], progress: Progress<'_>) -> Result<(), AttentionError> {
+    let mut scratch = Vec::new();
+    for (Head { parameters, mask, inputs }, out) in heads.split(out)? {
+        scratch.resize(scratch_len(parameters.dim()), 0);
+        let len = QUERIES * parameters.dim();
+        for (block, (query, out)) in inputs.query.chunks(len).zip(out.chunks_mut(len)).enumerate() {
+            let (first, queries) = (block * QUERIES, out.len() / parameters.dim());
+            let mask = mask.rows(first..first + queries);
+            attend(parameters, Inputs { query, ..inputs }, &mask, &mut scratch, out)?;
+            progress(queries);
+        }
+    }
+    Ok(())
+}
+
 /// Why a backend did not compute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum BackendError {
     /// No backend has this name.
@@ -130,6 +187,14 @@ pub enum BackendError {
     Unavailable(Unavailable),
     /// What is wrong with the tensors.
     Attention(AttentionError),
+    /// What is wrong with tensors of floats.
+    Float(FloatError),
+}
+
+impl From<FloatError> for BackendError {
+    fn from(error: FloatError) -> Self {
+        Self::Float(error)
+    }
 }
 
 impl From<AttentionError> for BackendError {
@@ -146,6 +211,7 @@ impl fmt::Display for BackendError {
             }
             Self::Unavailable(error) => write!(f, "backend {error}; `auto` takes the fastest one"),
             Self::Attention(error) => error.fmt(f),
+            Self::Float(error) => error.fmt(f),
         }
     }
 }
@@ -155,7 +221,7 @@ impl Error for BackendError {
         match self {
             // It is printed itself.
             Self::Attention(error) => error.source(),
-            Self::Unknown { .. } | Self::Unavailable(_) => None,
+            Self::Unknown { .. } | Self::Unavailable(_) | Self::Float(_) => None,
         }
     }
 }

@@ -21,8 +21,9 @@ pub mod suite;
 mod table;
 
 pub use attn_fixed::{
-    AttentionError, BLOCK, Head, Heads, Inputs, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, MaskError, ParameterError,
-    Parameters, QuantiseError, Scales, Tensor, attend, attend_tile, quantise, quantise_heads, scratch_len,
+    AttentionError, BLOCK, FloatError, FloatHeads, Head, Heads, Inputs, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, MaskError,
+    Output, ParameterError, Parameters, QuantiseError, Scales, Tensor, attend, attend_tile, quantise, quantise_heads,
+    scratch_len,
 };
 
 /// The README's example is a test.

@@ -12,7 +12,8 @@ use std::{
 };
 
 use attn::{
-    AttentionError, BLOCK, Heads, Inputs, Mask, Parameters, Scales, attend,
+    AttentionError, BLOCK, FloatError, FloatHeads, Heads, Inputs, Mask, Parameters, QuantiseError, Scales, Tensor,
+    attend,
     backend::{Backend, BackendError, BackendKind, Isa},
     npz::{self, Qkv, Values},
     quantise, scratch_len,
@@ -43,6 +44,16 @@ macro_rules! conformance {
             #[test]
             fn equals_the_specification() {
                 super::equals_the_specification($kind);
+            }
+
+            #[test]
+            fn floats_equal_the_specification() {
+                super::floats_equal_the_specification($kind);
+            }
+
+            #[test]
+            fn refuses_floats_that_are_not_finite() {
+                super::refuses_floats_that_are_not_finite($kind);
             }
 
             #[test]
@@ -289,6 +300,103 @@ fn equals_the_specification(kind: BackendKind) {
     }
 }
 
+/// Floats of any magnitude: quantised, attended and dequantised head by head, with the specification's own functions.
+fn floats_equal_the_specification(kind: BackendKind) {
+    let Some(backend) = open(kind) else { return };
+    let backend = RefCell::new(backend);
+    let config = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };
+    // What an integer is worth: scores from flat to too steep, values of any magnitude.
+    let worth = (-30.0..-2.0_f32, prop_oneof![4 => -9.0..9.0_f32, 1 => -149.0..120.9_f32]);
+    let result = TestRunner::new(config).run(&(random(), worth), |(case, (score, value))| {
+        let floats = |tensor: &[i8], worth: f32| tensor.iter().map(|&x| f32::from(x) * worth).collect::<Vec<_>>();
+        let [query, key, value] = [
+            floats(&case.tensors[0], score.exp2()),
+            floats(&case.tensors[1], 1.0),
+            floats(&case.tensors[2], value.exp2()),
+        ];
+        let mut mask = Mask::new();
+        if let Some(keys) = case.valid_keys {
+            mask = mask.valid_keys(keys);
+        }
+        if let Some((allowed, row)) = &case.allowed {
+            mask = mask.allowed(allowed, *row);
+        }
+        let heads = case.scales.len();
+        let masks: Vec<_> = (0..heads).map(|h| if h % 2 == 0 { mask } else { mask.causal(h) }).collect();
+        let float_heads = FloatHeads {
+            dim: case.dim,
+            masks: &masks,
+            kv_heads: case.kv_heads,
+            query: &query,
+            key: &key,
+            value: &value,
+        };
+        let mut out = vec![77.0; query.len()];
+        let result = backend.borrow_mut().attend_f32(float_heads, &mut out, &|_| ());
+
+        let (query_len, key_len) = (case.queries * case.dim, case.keys * case.dim);
+        let [mut q, mut k, mut v] = [vec![0; query_len], vec![0; key_len], vec![0; key_len]];
+        let mut expected = vec![78.0_f32; query.len()];
+        let specified = expected.chunks_exact_mut(query_len).enumerate().try_for_each(|(h, out)| {
+            let kv = h * case.kv_heads / heads;
+            let value = quantise(&value[kv * key_len..][..key_len], &mut v).expect("finite");
+            let scales = Scales {
+                query: quantise(&query[h * query_len..][..query_len], &mut q).expect("finite"),
+                key: quantise(&key[kv * key_len..][..key_len], &mut k).expect("finite"),
+                value,
+                out: value,
+            };
+            let parameters = Parameters::new(case.dim, scales)?;
+            let inputs = Inputs { query: &q, key: &k, value: &v };
+            attend(&parameters, inputs, &masks[h], &mut vec![0; scratch_len(case.dim)], out).expect("a valid head");
+            Ok(())
+        });
+        match specified {
+            Ok(()) => {
+                result.map_err(|error| TestCaseError::fail(error.to_string()))?;
+                prop_assert!(out.iter().all(|x| x.is_finite()));
+                let bits = |floats: &[f32]| floats.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                prop_assert_eq!(bits(&out), bits(&expected));
+            }
+            Err(error) => {
+                prop_assert_eq!(result, Err(BackendError::Float(FloatError::Parameters(error))));
+                prop_assert!(out.iter().all(|&x| x == 77.0), "the output was touched");
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{}: {error}", kind.name());
+    }
+}
+
+fn refuses_floats_that_are_not_finite(kind: BackendKind) {
+    let Some(mut backend) = open(kind) else { return };
+    for (place, tensor) in [Tensor::Query, Tensor::Key, Tensor::Value].into_iter().enumerate() {
+        for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            let mut tensors = [vec![1.0; 48], vec![1.0; 32], vec![1.0; 32]];
+            tensors[place][27] = bad;
+            let [query, key, value] = &tensors;
+            let heads = FloatHeads { dim: 8, masks: &[Mask::new(); 2], kv_heads: 2, query, key, value };
+            let mut out = [77.0; 48];
+            let got = backend.attend_f32(heads, &mut out, &|_| ()).expect_err("not finite");
+            let expected = FloatError::Quantise { tensor, error: QuantiseError::NotFinite { index: 27, got: bad } };
+            assert_eq!(got.to_string(), expected.to_string());
+            assert_eq!(out, [77.0; 48]);
+        }
+    }
+    let floats = [1.0; 48];
+    let mut out = [77.0; 48];
+    for (dim, kv_heads, key, out_len) in [(7, 2, 32, 48), (8, 3, 48, 48), (8, 2, 33, 48), (8, 2, 0, 48), (8, 2, 32, 40)]
+    {
+        let (query, key) = (&floats[..], &floats[..key]);
+        let heads = FloatHeads { dim, masks: &[Mask::new(); 2], kv_heads, query, key, value: key };
+        let error = backend.attend_f32(heads, &mut out[..out_len], &|_| ()).expect_err("shapes");
+        assert!(error.to_string().contains("got"), "{error}");
+    }
+    assert_eq!(out, [77.0; 48]);
+}
+
 /// The same errors, and nothing written.
 fn refuses_what_the_specification_refuses(kind: BackendKind) {
     let Some(mut backend) = open(kind) else { return };
@@ -299,14 +407,9 @@ fn refuses_what_the_specification_refuses(kind: BackendKind) {
     for (kv_heads, [query, key, value, out], mask, expected) in [
         (0, [32, 32, 32, 32], Mask::new(), AttentionError::Groups { heads: 2, kv_heads: 0 }),
         (3, [32, 48, 48, 32], Mask::new(), AttentionError::Groups { heads: 2, kv_heads: 3 }),
-        (
-            1,
-            [32, 24, 16, 32],
-            Mask::new(),
-            AttentionError::Length { tensor: attn::Tensor::Value, got: 16, expected: 24 },
-        ),
-        (2, [32, 0, 0, 32], Mask::new(), AttentionError::Empty { tensor: attn::Tensor::Key }),
-        (2, [32, 32, 32, 16], Mask::new(), AttentionError::Length { tensor: attn::Tensor::Out, got: 8, expected: 16 }),
+        (1, [32, 24, 16, 32], Mask::new(), AttentionError::Length { tensor: Tensor::Value, got: 16, expected: 24 }),
+        (2, [32, 0, 0, 32], Mask::new(), AttentionError::Empty { tensor: Tensor::Key }),
+        (2, [32, 32, 32, 16], Mask::new(), AttentionError::Length { tensor: Tensor::Out, got: 8, expected: 16 }),
         (
             2,
             [32, 32, 32, 32],

@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use attn_fixed::{BLOCK, Head, Heads};
+use attn_fixed::{BLOCK, FloatError, FloatHeads, Head, Heads, Inputs, Parameters, Scales};
 
 use crate::{
-    kernel::{Constants, Group, absorb, finish},
+    kernel::{Constants, Element, Group, absorb},
     pack::{Packed, pack_rows},
     simd::{Compiled, MAX_ROWS, Simd},
 };
@@ -16,10 +16,15 @@ const QUERIES: usize = 128;
 /// The memory of an instruction set's kernel, used again by the next call.
 pub(crate) struct Workspace<S: Simd> {
     simd: S,
+    attention: Memory<S::V>,
+    quantised: Quantised,
+}
+
+struct Memory<V> {
     /// Keys and values, a head each.
-    packed: Vec<Packed<S::V>>,
+    packed: Vec<Packed<V>>,
     /// What a thread works on.
-    threads: Vec<Thread<S::V>>,
+    threads: Vec<Thread<V>>,
 }
 
 /// Two groups of queries. Every thread of the pool has its own, so that it never waits for the lock.
@@ -28,34 +33,120 @@ type Thread<V> = std::sync::Mutex<[Group<V>; 2]>;
 #[cfg(not(feature = "std"))]
 type Thread<V> = [Group<V>; 2];
 
+/// Floats as integers: query, key and value.
+#[derive(Default)]
+struct Quantised {
+    tensors: [Vec<i8>; 3],
+    /// One for each head of the tensor.
+    scales: [Vec<f32>; 3],
+    parameters: Vec<Parameters>,
+}
+
 /// A [`Workspace`] of any instruction set.
 pub(crate) trait Kernel: Send + Sync {
     /// Attention over heads that are checked.
     fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: &(dyn Fn(usize) + Sync));
+
+    /// Attention over heads whose shapes are checked.
+    fn attend_f32(
+        &mut self,
+        heads: FloatHeads<'_>,
+        out: &mut [f32],
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), FloatError>;
 }
 
 impl<S: Simd> Workspace<S> {
     pub(crate) fn new(simd: S) -> Self {
-        Self { simd, packed: Vec::new(), threads: Vec::new() }
+        Self { simd, attention: Memory { packed: Vec::new(), threads: Vec::new() }, quantised: Quantised::default() }
     }
 }
 
 impl<S: Compiled> Kernel for Workspace<S> {
     fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: &(dyn Fn(usize) + Sync)) {
-        let Self { simd, packed, threads } = self;
-        let simd = *simd;
+        self.attention.attend(self.simd, heads, out, progress);
+    }
+
+    fn attend_f32(
+        &mut self,
+        heads: FloatHeads<'_>,
+        out: &mut [f32],
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), FloatError> {
+        let heads = self.quantised.quantise(self.simd, heads)?;
+        self.attention.attend(self.simd, heads, out, progress);
+        Ok(())
+    }
+}
+
+impl Quantised {
+    /// A head of a tensor at a time, on all threads.
+    fn quantise<'a, S: Compiled>(&'a mut self, simd: S, heads: FloatHeads<'a>) -> Result<Heads<'a>, FloatError> {
+        let Self { tensors, scales, parameters } = self;
+        for (((tensor, values, count), quantised), scales) in
+            heads.tensors().into_iter().zip(&mut *tensors).zip(&mut *scales)
+        {
+            quantised.resize(values.len(), 0);
+            scales.resize(count, 0.0);
+            let len = values.len() / count;
+            let quantise = |((values, quantised), scale): ((&[f32], &mut [i8]), &mut f32)| {
+                *scale = simd.quantise(values, quantised)?;
+                Ok(())
+            };
+            let mut one_by_one = || {
+                values.chunks_exact(len).zip(quantised.chunks_exact_mut(len)).zip(&mut *scales).try_for_each(quantise)
+            };
+            #[cfg(feature = "std")]
+            let result = if rayon::current_num_threads() == 1 {
+                one_by_one()
+            } else {
+                use rayon::prelude::*;
+                values
+                    .par_chunks_exact(len)
+                    .zip(quantised.par_chunks_exact_mut(len))
+                    .zip(&mut *scales)
+                    .try_for_each(quantise)
+            };
+            #[cfg(not(feature = "std"))]
+            let result = one_by_one();
+            // Its index is one of the head.
+            result.map_err(|error| heads.not_finite().unwrap_or(FloatError::Quantise { tensor, error }))?;
+        }
+        let [query, key, value] = &*scales;
+        let group = query.len() / heads.kv_heads;
+        parameters.clear();
+        for (h, &query) in query.iter().enumerate() {
+            let (key, value) = (key[h / group], value[h / group]);
+            // An output in floats has no scale: any will do.
+            parameters.push(Parameters::new(heads.dim, Scales { query, key, value, out: value })?);
+        }
+        let [query, key, value] = &*tensors;
+        let inputs = Inputs { query, key, value };
+        Ok(Heads { parameters, masks: heads.masks, kv_heads: heads.kv_heads, inputs })
+    }
+}
+
+impl<V: Copy + Send + Sync> Memory<V> {
+    fn attend<S: Compiled<V = V>, E: Element>(
+        &mut self,
+        simd: S,
+        heads: Heads<'_>,
+        out: &mut [E],
+        progress: &(dyn Fn(usize) + Sync),
+    ) {
+        let Self { packed, threads } = self;
         let dim = heads.parameters[0].dim();
         let group = heads.parameters.len() / heads.kv_heads;
         if packed.len() < heads.kv_heads {
             packed.resize_with(heads.kv_heads, Packed::new);
         }
         let packed = &mut packed[..heads.kv_heads];
-        let pack = |(kv, packed): (usize, &mut Packed<S::V>)| {
+        let pack = |(kv, packed): (usize, &mut Packed<V>)| {
             let inputs = heads.head(kv * group).inputs;
             simd.pack(packed, inputs.key, inputs.value, dim);
         };
         let head_len = out.len() / heads.parameters.len();
-        let piece = |packed: &Packed<S::V>, thread: &mut [Group<S::V>; 2], h: usize, i: usize, out: &mut [i8]| {
+        let piece = |packed: &Packed<V>, thread: &mut [Group<V>; 2], h: usize, i: usize, out: &mut [E]| {
             simd.attend(packed, thread, heads.head(h), i * QUERIES, out);
         };
         let new = || [0, 1].map(|_| Group::new(simd));
@@ -78,7 +169,7 @@ impl<S: Compiled> Kernel for Workspace<S> {
                 packed.par_iter_mut().enumerate().for_each(pack);
             }
             let packed = &*packed;
-            let on_thread = |h: usize, i: usize, out: &mut [i8]| {
+            let on_thread = |h: usize, i: usize, out: &mut [E]| {
                 let thread = &threads[rayon::current_thread_index().unwrap_or(0)];
                 piece(&packed[h / group], &mut thread.lock().unwrap_or_else(PoisonError::into_inner), h, i, out);
                 // Not under the lock: it may wait for the pool, which may then give this thread another piece.
@@ -117,13 +208,13 @@ impl<S: Compiled> Kernel for Workspace<S> {
 
 /// Attends some queries of a head, from `first` on.
 #[inline(always)]
-pub(crate) fn attend_queries<S: Simd>(
+pub(crate) fn attend_queries<S: Simd, E: Element>(
     s: S,
     packed: &Packed<S::V>,
     pair: &mut [Group<S::V>; 2],
     Head { parameters, mask, inputs }: Head<'_>,
     first: usize,
-    out: &mut [i8],
+    out: &mut [E],
 ) {
     let dim = parameters.dim();
     let constants = Constants::new(parameters);
@@ -160,7 +251,7 @@ pub(crate) fn attend_queries<S: Simd>(
             absorb(s, &constants, groups, packed, block, masked);
         }
         for (group, out) in groups.iter().zip(out.chunks_mut(half)) {
-            finish(s, &constants, group, dim, out);
+            E::write_rows(s, &constants, group, dim, out);
         }
     }
 }

@@ -16,8 +16,9 @@
 use alloc::vec::Vec;
 
 use attn_fixed::{
-    BLOCK, Parameters, block,
+    BLOCK, Output, Parameters, block,
     exp2::{self, CUBIC, ONE},
+    output,
     requantise::Requantiser,
     row::{MERGE_SHIFT, NO_REFERENCE, SUM_BITS, VALUE_BITS, VANISHED},
     types::Distance,
@@ -200,7 +201,6 @@ const NARROW: usize = 4;
 
 /// Products of some groups with some lanes of a panel: `sums[g][c] = init[c] + Σ a[g][step] · b[step][first + c]`.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "loops and no closures: a closure is not always inlined")]
 fn panel<S: Simd, const G: usize, const C: usize>(
     s: S,
     a: [&[S::V]; G],
@@ -225,7 +225,6 @@ fn panel<S: Simd, const G: usize, const C: usize>(
 }
 
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "as above")]
 fn absorb_groups<S: Simd, const G: usize, const C: usize>(
     s: S,
     constants: &Constants<'_>,
@@ -296,7 +295,6 @@ fn absorb_groups<S: Simd, const G: usize, const C: usize>(
 
 /// Probabilities of the first `steps · DEPTH` keys times their values, merged into the accumulators.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "as above")]
 fn accumulate<S: Simd, const G: usize, const C: usize>(
     s: S,
     groups: &mut [&mut Group<S::V>; G],
@@ -567,9 +565,28 @@ fn octaves<S: Simd>(s: S, octaves: Octaves, multiplier: S::V, maximum: S::V) -> 
     s.sarv(sum, s.splat(octaves.shift as i32))
 }
 
-/// Writes the rows that there are, `[rows, dim]`.
+/// An element of the output.
+pub(crate) trait Element: Output + Send {
+    /// Writes the rows that there are, `[rows, dim]`.
+    fn write_rows<S: Simd>(s: S, constants: &Constants<'_>, group: &Group<S::V>, dim: usize, out: &mut [Self]);
+}
+
+impl Element for i8 {
+    #[inline(always)]
+    fn write_rows<S: Simd>(s: S, constants: &Constants<'_>, group: &Group<S::V>, dim: usize, out: &mut [Self]) {
+        requantise(s, constants, group, dim, out);
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn write_rows<S: Simd>(s: S, constants: &Constants<'_>, group: &Group<S::V>, dim: usize, out: &mut [Self]) {
+        dequantise(s, constants, group, dim, out);
+    }
+}
+
 #[inline(always)]
-pub(crate) fn finish<S: Simd>(s: S, constants: &Constants<'_>, group: &Group<S::V>, dim: usize, out: &mut [i8]) {
+fn requantise<S: Simd>(s: S, constants: &Constants<'_>, group: &Group<S::V>, dim: usize, out: &mut [i8]) {
     let mut sums = [0; MAX_ROWS];
     s.store(group.sum, &mut sums);
     let (mut narrow, mut multiplier, mut widen) = ([0; MAX_ROWS], [0; MAX_ROWS], [0; MAX_ROWS]);
@@ -608,6 +625,38 @@ pub(crate) fn finish<S: Simd>(s: S, constants: &Constants<'_>, group: &Group<S::
             } else {
                 let mut all = [0; FOUR * MAX_ROWS];
                 s.store_bytes(bytes, &mut all);
+                row.copy_from_slice(&all[..row.len()]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn dequantise<S: Simd>(s: S, constants: &Constants<'_>, group: &Group<S::V>, dim: usize, out: &mut [f32]) {
+    let mut sums = [0; MAX_ROWS];
+    s.store(group.sum, &mut sums);
+    let mut reciprocals = [0; MAX_ROWS];
+    for r in 0..S::ROWS {
+        let sum = if sums[r] == 0 { 1 << SUM_BITS } else { sums[r] };
+        reciprocals[r] = output::reciprocal(sum).to_bits() as i32;
+    }
+    let reciprocals = s.load(&reciprocals);
+    let scale = s.splat(constants.parameters.value_scale().to_bits() as i32);
+    for (i, accumulators) in group.accumulator.chunks(S::ROWS).enumerate() {
+        let mut square = [s.splat(0); MAX_ROWS];
+        for (column, &accumulator) in square.iter_mut().zip(accumulators) {
+            let mean = s.mul_floats(s.floats(accumulator), reciprocals);
+            *column = s.finite(s.mul_floats(mean, scale));
+        }
+        s.transpose(&mut square);
+        let first = i * S::ROWS;
+        for (row, &floats) in out.chunks_exact_mut(dim).zip(&square[..S::ROWS]) {
+            let row = row.get_mut(first..).unwrap_or(&mut []);
+            if row.len() >= S::ROWS {
+                s.store_floats(floats, row);
+            } else {
+                let mut all = [0.0; MAX_ROWS];
+                s.store_floats(floats, &mut all);
                 row.copy_from_slice(&all[..row.len()]);
             }
         }

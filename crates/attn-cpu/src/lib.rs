@@ -18,6 +18,7 @@
     clippy::inline_always,
     reason = "only what is inlined into a function that has the instructions is compiled with them"
 )]
+#![allow(clippy::needless_range_loop, reason = "a closure that is not inlined is not compiled with them either")]
 
 extern crate alloc;
 #[cfg(feature = "std")]
@@ -33,7 +34,7 @@ mod x86;
 use alloc::boxed::Box;
 use core::{error::Error, fmt};
 
-use attn_fixed::{AttentionError, Heads};
+use attn_fixed::{AttentionError, FloatError, FloatHeads, Heads};
 
 use crate::heads::Kernel;
 
@@ -120,6 +121,21 @@ impl Attention {
         heads.check(out.len())?;
         self.kernel.attend(heads, out, progress);
         Ok(())
+    }
+
+    /// Quantises, attends in integers, and writes `out`, `[heads, queries, dim]`, in floats. `progress` as above.
+    ///
+    /// # Errors
+    /// As [`FloatHeads::check`]; floats that are not finite; scales that [`Parameters::new`](attn_fixed::Parameters::new)
+    /// refuses. `out` is then untouched.
+    pub fn attend_f32(
+        &mut self,
+        heads: FloatHeads<'_>,
+        out: &mut [f32],
+        progress: &(dyn Fn(usize) + Sync),
+    ) -> Result<(), FloatError> {
+        heads.check(out.len())?;
+        self.kernel.attend_f32(heads, out, progress)
     }
 }
 

@@ -1,8 +1,11 @@
 //! What the algorithm asks of an instruction set.
 
-use attn_fixed::Head;
+use attn_fixed::{Head, QuantiseError};
 
-use crate::{kernel::Group, pack::Packed};
+use crate::{
+    kernel::{Element, Group},
+    pack::Packed,
+};
 
 /// Most rows of a vector.
 pub(crate) const MAX_ROWS: usize = 16;
@@ -92,6 +95,14 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn transpose(self, square: &mut [Self::V; MAX_ROWS]);
     /// Four columns of 32-bit lanes, saturated to int8, as four bytes in the lane of their row.
     fn pack_i8(self, columns: [Self::V; 4]) -> Self::V;
+    /// The bits of floats that are the integers, rounded to nearest.
+    fn floats(self, a: Self::V) -> Self::V;
+    /// Products of floats, `ROWS` at a time.
+    fn mul_floats(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Floats that are not NaN, infinite ones as the largest.
+    fn finite(self, a: Self::V) -> Self::V;
+    /// All floats of a vector, `ROWS`.
+    fn store_floats(self, v: Self::V, to: &mut [f32]);
     /// All bytes of a vector, `4 · ROWS`.
     fn store_bytes(self, v: Self::V, to: &mut [i8]);
 }
@@ -102,12 +113,15 @@ pub(crate) trait Compiled: Simd {
     fn pack(self, packed: &mut Packed<Self::V>, key: &[i8], value: &[i8], dim: usize);
 
     /// [`attend_queries`](crate::heads::attend_queries)
-    fn attend(
+    fn attend<E: Element>(
         self,
         packed: &Packed<Self::V>,
         groups: &mut [Group<Self::V>; 2],
         head: Head<'_>,
         first: usize,
-        out: &mut [i8],
+        out: &mut [E],
     );
+
+    /// [`attn_fixed::quantise`]
+    fn quantise(self, values: &[f32], quantised: &mut [i8]) -> Result<f32, QuantiseError>;
 }

@@ -3,7 +3,7 @@
 
 use attn_cpu::{Attention, Isa};
 use attn_fixed::{
-    BLOCK, Heads, Inputs, Mask, Parameters, Scales,
+    BLOCK, FloatHeads, Heads, Inputs, Mask, Parameters, Scales,
     block::{DOMINATED_BELOW, distance},
     exp2::exp2,
     scratch_len,
@@ -194,6 +194,17 @@ fn threads_and_reused_memory() {
                     attn_fixed::attend(head.parameters, head.inputs, head.mask, &mut scratch, out)
                         .expect("a valid head");
                 }
+                assert_eq!(got, expected, "{:?}, {threads} threads, dimension {dim}", attention.isa());
+
+                let floats = |tensor: &[i8]| tensor.iter().map(|&x| f32::from(x) / 50.0).collect::<Vec<_>>();
+                let (query, key, value) = (floats(&query), floats(&key), floats(&value));
+                let heads = FloatHeads { dim, masks: &masks, kv_heads, query: &query, key: &key, value: &value };
+                let mut got = vec![77.0; query.len()];
+                pool.install(|| attention.attend_f32(heads, &mut got, &|_| ())).expect("valid heads");
+                let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
+                let mut expected = vec![78.0; query.len()];
+                let mut new = Attention::new(attention.isa()).expect("available");
+                one.install(|| new.attend_f32(heads, &mut expected, &|_| ())).expect("valid heads");
                 assert_eq!(got, expected, "{:?}, {threads} threads, dimension {dim}", attention.isa());
             }
         }

@@ -337,3 +337,44 @@ mod tests {
         assert_eq!(source(AttentionError::TooManyKeys { got: 5 }), None);
     }
 }
+
+/// Why attention over floats was not computed; the output is untouched.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum FloatError {
+    /// What is wrong with the shapes.
+    Attention(AttentionError),
+    /// A tensor that cannot be quantised.
+    Quantise {
+        /// The tensor.
+        tensor: Tensor,
+        /// What is wrong with it.
+        error: QuantiseError,
+    },
+    /// A dimension or scales that there are no parameters for.
+    Parameters(ParameterError),
+}
+
+impl From<AttentionError> for FloatError {
+    fn from(error: AttentionError) -> Self {
+        Self::Attention(error)
+    }
+}
+
+impl From<ParameterError> for FloatError {
+    fn from(error: ParameterError) -> Self {
+        Self::Parameters(error)
+    }
+}
+
+impl fmt::Display for FloatError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attention(error) => error.fmt(f),
+            Self::Quantise { tensor, error } => write!(f, "{tensor}: {error}"),
+            Self::Parameters(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for FloatError {}

@@ -1,6 +1,9 @@
 //! Several heads at once: how their tensors lie and how they share keys and values.
 
-use crate::{AttentionError, Inputs, Mask, Parameters, Tensor};
+use crate::{
+    AttentionError, FloatError, Inputs, MAX_DIM, MIN_DIM, Mask, Output, ParameterError, Parameters, QuantiseError,
+    Tensor, sequence::check_lengths,
+};
 
 /// Attention over several heads of one shape, with grouped keys and values. Every backend takes this.
 ///
@@ -44,25 +47,13 @@ impl<'a> Heads<'a> {
         if masks.len() != heads {
             return Err(AttentionError::Masks { got: masks.len(), expected: heads });
         }
-        for (tensor, got, heads) in [
-            (Tensor::Query, inputs.query.len(), heads),
-            (Tensor::Key, inputs.key.len(), kv_heads),
-            (Tensor::Value, inputs.value.len(), kv_heads),
-            (Tensor::Out, out_len, heads),
-        ] {
-            if !got.is_multiple_of(heads) {
-                return Err(AttentionError::Heads { tensor, got, heads });
-            }
-        }
         let dim = parameters[0].dim();
-        for h in 0..heads {
-            let Head { parameters, mask, inputs } = self.head(h);
-            if parameters.dim() != dim {
-                return Err(AttentionError::Dim { got: parameters.dim(), expected: dim });
-            }
-            inputs.check(dim, mask, out_len / heads)?;
+        if let Some(other) = parameters.iter().find(|other| other.dim() != dim) {
+            return Err(AttentionError::Dim { got: other.dim(), expected: dim });
         }
-        Ok(())
+        let Inputs { query, key, value } = inputs;
+        let lengths = Lengths { query: query.len(), key: key.len(), value: value.len(), out: out_len };
+        check(dim, masks, kv_heads, lengths)
     }
 
     /// One head, of tensors that [`check`](Self::check) accepts.
@@ -93,15 +84,97 @@ impl<'a> Heads<'a> {
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub fn split<'o>(
+    pub fn split<'o, O: Output>(
         &self,
-        out: &'o mut [i8],
-    ) -> Result<impl ExactSizeIterator<Item = (Head<'a>, &'o mut [i8])>, AttentionError> {
+        out: &'o mut [O],
+    ) -> Result<impl ExactSizeIterator<Item = (Head<'a>, &'o mut [O])>, AttentionError> {
         self.check(out.len())?;
         let heads = *self;
         let out_len = out.len() / heads.parameters.len();
         Ok(out.chunks_exact_mut(out_len).enumerate().map(move |(h, out)| (heads.head(h), out)))
     }
+}
+
+/// [`Heads`] in floats: what is quantised, attended in integers, and returned in floats.
+///
+/// Each query, key and value head is quantised with a scale of its own; the softmax scale is `1 / √dim`.
+#[derive(Clone, Copy, Debug)]
+pub struct FloatHeads<'a> {
+    /// Head dimension, 8 to 256.
+    pub dim: usize,
+    /// One mask per query head.
+    pub masks: &'a [Mask<'a>],
+    /// As that of [`Heads`].
+    pub kv_heads: usize,
+    /// `[heads, queries, dim]`, finite.
+    pub query: &'a [f32],
+    /// `[kv_heads, keys, dim]`, finite.
+    pub key: &'a [f32],
+    /// `[kv_heads, keys, dim]`, finite.
+    pub value: &'a [f32],
+}
+
+impl<'a> FloatHeads<'a> {
+    /// Checks every shape, also that of an output of `out_len` elements, `[heads, queries, dim]`.
+    ///
+    /// # Errors
+    /// [`ParameterError::Dim`], or what [`Heads::check`] refuses.
+    pub fn check(&self, out_len: usize) -> Result<(), FloatError> {
+        if !(MIN_DIM..=MAX_DIM).contains(&self.dim) {
+            return Err(ParameterError::Dim { got: self.dim }.into());
+        }
+        let lengths = Lengths { query: self.query.len(), key: self.key.len(), value: self.value.len(), out: out_len };
+        Ok(check(self.dim, self.masks, self.kv_heads, lengths)?)
+    }
+
+    /// The tensors, each with its number of heads.
+    #[must_use]
+    pub fn tensors(&self) -> [(Tensor, &'a [f32], usize); 3] {
+        [
+            (Tensor::Query, self.query, self.masks.len()),
+            (Tensor::Key, self.key, self.kv_heads),
+            (Tensor::Value, self.value, self.kv_heads),
+        ]
+    }
+
+    /// The first element that cannot be quantised, NaN or infinity.
+    #[must_use]
+    pub fn not_finite(&self) -> Option<FloatError> {
+        self.tensors().into_iter().find_map(|(tensor, values, _)| {
+            let (index, &got) = values.iter().enumerate().find(|(_, x)| !x.is_finite())?;
+            Some(FloatError::Quantise { tensor, error: QuantiseError::NotFinite { index, got } })
+        })
+    }
+}
+
+/// Lengths of all tensors.
+#[derive(Clone, Copy)]
+struct Lengths {
+    query: usize,
+    key: usize,
+    value: usize,
+    out: usize,
+}
+
+/// The shapes of several heads, one for each mask.
+fn check(dim: usize, masks: &[Mask<'_>], kv_heads: usize, lengths: Lengths) -> Result<(), AttentionError> {
+    let heads = masks.len();
+    if kv_heads == 0 || heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return Err(AttentionError::Groups { heads, kv_heads });
+    }
+    for (tensor, got, heads) in [
+        (Tensor::Query, lengths.query, heads),
+        (Tensor::Key, lengths.key, kv_heads),
+        (Tensor::Value, lengths.value, kv_heads),
+        (Tensor::Out, lengths.out, heads),
+    ] {
+        if !got.is_multiple_of(heads) {
+            return Err(AttentionError::Heads { tensor, got, heads });
+        }
+    }
+    let (query, out) = (lengths.query / heads, lengths.out / heads);
+    let (key, value) = (lengths.key / kv_heads, lengths.value / kv_heads);
+    masks.iter().try_for_each(|mask| check_lengths(dim, query, key, value, mask, out).map(drop))
 }
 
 #[cfg(test)]

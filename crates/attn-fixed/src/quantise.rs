@@ -19,6 +19,7 @@ pub const MAX_QUANTISED: f32 = 127.0;
 /// assert_eq!((quantised, scale), ([25, -127, 0], 0.02));
 /// # Ok::<(), attn_fixed::QuantiseError>(())
 /// ```
+#[inline]
 pub fn quantise(values: &[f32], quantised: &mut [i8]) -> Result<f32, QuantiseError> {
     if quantised.len() != values.len() {
         return Err(QuantiseError::Length { got: quantised.len(), expected: values.len() });
@@ -52,25 +53,28 @@ pub fn quantise_heads(values: &[f32], quantised: &mut [i8], scales: &mut [f32]) 
 }
 
 /// Largest magnitude / 127; 1 for zeros.
+#[inline]
 fn scale_of(values: &[f32]) -> Result<f32, QuantiseError> {
     if values.is_empty() {
         return Err(QuantiseError::Empty);
     }
-    let mut largest = 0.0_f32;
-    for (index, &got) in values.iter().enumerate() {
-        if !got.is_finite() {
-            return Err(QuantiseError::NotFinite { index, got });
-        }
-        largest = largest.max(got.abs());
+    // Of floats without a sign the bits are in order, and NaN and infinity come last.
+    let largest = values.iter().fold(0, |largest, value| value.abs().to_bits().max(largest));
+    let largest = f32::from_bits(largest);
+    if !largest.is_finite() {
+        let first = values.iter().enumerate().find(|(_, value)| !value.is_finite());
+        return first.map_or(Err(QuantiseError::Empty), |(index, &got)| Err(QuantiseError::NotFinite { index, got }));
     }
     Ok(if largest == 0.0 { 1.0 } else { (largest / MAX_QUANTISED).max(f32::MIN_POSITIVE) })
 }
 
+#[inline]
 fn fill(values: &[f32], scale: f32, quantised: &mut [i8]) {
-    // Adding 1.5 · 2^23 leaves no fraction bits: the sum is rounded to an integer, ties to even, and |x / scale| <= 127.001.
+    // Adding 1.5 · 2^23 leaves no fraction bits: the sum is rounded to an integer, ties to even, which its low bits are, and
+    // |x / scale| <= 127.001.
     const ROUND: f32 = 12_582_912.0;
     for (quantised, value) in quantised.iter_mut().zip(values) {
-        *quantised = ((value / scale + ROUND) - ROUND) as i8;
+        *quantised = (value / scale + ROUND).to_bits() as i8;
     }
 }
 

@@ -62,18 +62,6 @@ impl Requantiser {
     }
 }
 
-/// Writes one row; a `sum` of 0 means that no key was visible and gives zeros.
-pub(crate) fn requantise(parameters: &Parameters, accumulator: &[i32], sum: i32, out: &mut [i8]) {
-    if sum == 0 {
-        out.fill(0);
-        return;
-    }
-    let requantiser = Requantiser::new(parameters, sum);
-    for (out, &accumulator) in out.iter_mut().zip(accumulator) {
-        *out = requantiser.apply(accumulator);
-    }
-}
-
 /// `Ord::clamp`, which is not `const`.
 const fn clamp(x: i32, low: i32, high: i32) -> i32 {
     if x < low {

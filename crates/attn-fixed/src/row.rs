@@ -14,10 +14,9 @@
 //! without a visible key is skipped altogether: it does not raise the reference either.
 
 use crate::{
-    BLOCK, MAX_KEYS, Parameters,
+    BLOCK, MAX_KEYS, Output, Parameters,
     arith::rsh,
     block::{Weights, probability},
-    requantise::requantise,
     types::Probability,
 };
 
@@ -131,10 +130,10 @@ impl<'a> Row<'a> {
         self.reference = reference;
     }
 
-    /// Writes the row, `[dim]`: the accumulator over the sum, in units of the output scale; zeros if no key was seen.
+    /// Writes the row, `[dim]`: the accumulator over the sum; zeros if no key was seen.
     #[inline]
-    pub fn finish(self, parameters: &Parameters, out: &mut [i8]) {
-        requantise(parameters, self.accumulator, self.sum, out);
+    pub fn finish<O: Output>(self, parameters: &Parameters, out: &mut [O]) {
+        O::finish(parameters, self.accumulator, self.sum, out);
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Parameters {
     score_shift: i32,
     gain: OutputGain,
     gain_exponent: i32,
+    /// The bits of a float: parameters can be compared.
+    value_scale: u32,
 }
 
 impl Parameters {
@@ -99,6 +101,7 @@ impl Parameters {
             score_shift,
             gain: OutputGain::from_bits(mantissa(gain, gain_exponent)),
             gain_exponent,
+            value_scale: scales.value.to_bits(),
         })
     }
 
@@ -118,6 +121,12 @@ impl Parameters {
     #[must_use]
     pub const fn score_shift(&self) -> i32 {
         self.score_shift
+    }
+
+    /// Scale of the values, for outputs in floats.
+    #[must_use]
+    pub const fn value_scale(&self) -> f32 {
+        f32::from_bits(self.value_scale)
     }
 
     /// Mantissa of `scale_v / scale_out`.

@@ -1,6 +1,6 @@
 //! Attention over slices of any length.
 
-use crate::{AttentionError, BLOCK, MAX_KEYS, Mask, Parameters, Tensor, block, row::Row};
+use crate::{AttentionError, BLOCK, MAX_KEYS, Mask, Output, Parameters, Tensor, block, row::Row};
 
 /// The int8 tensors of one head, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -21,28 +21,40 @@ impl Inputs<'_> {
     /// # Errors
     /// As [`attend`], but for the scratch memory.
     pub fn check(&self, dim: usize, mask: &Mask<'_>, out_len: usize) -> Result<(usize, usize), AttentionError> {
-        let rows = |tensor, slice: &[i8]| {
-            if slice.is_empty() {
-                Err(AttentionError::Empty { tensor })
-            } else if !slice.len().is_multiple_of(dim) {
-                Err(AttentionError::Rows { tensor, got: slice.len(), dim })
-            } else {
-                Ok(slice.len() / dim)
-            }
-        };
-        let same = |tensor, got: usize, expected: usize| {
-            if got == expected { Ok(()) } else { Err(AttentionError::Length { tensor, got, expected }) }
-        };
-        let queries = rows(Tensor::Query, self.query)?;
-        let keys = rows(Tensor::Key, self.key)?;
-        same(Tensor::Value, self.value.len(), self.key.len())?;
-        same(Tensor::Out, out_len, self.query.len())?;
-        if keys > MAX_KEYS {
-            return Err(AttentionError::TooManyKeys { got: keys });
-        }
-        mask.check(queries, keys)?;
-        Ok((queries, keys))
+        check_lengths(dim, self.query.len(), self.key.len(), self.value.len(), mask, out_len)
     }
+}
+
+/// [`Inputs::check`] of tensors of any type.
+pub(crate) fn check_lengths(
+    dim: usize,
+    query: usize,
+    key: usize,
+    value: usize,
+    mask: &Mask<'_>,
+    out: usize,
+) -> Result<(usize, usize), AttentionError> {
+    let rows = |tensor, got: usize| {
+        if got == 0 {
+            Err(AttentionError::Empty { tensor })
+        } else if !got.is_multiple_of(dim) {
+            Err(AttentionError::Rows { tensor, got, dim })
+        } else {
+            Ok(got / dim)
+        }
+    };
+    let same = |tensor, got: usize, expected: usize| {
+        if got == expected { Ok(()) } else { Err(AttentionError::Length { tensor, got, expected }) }
+    };
+    let queries = rows(Tensor::Query, query)?;
+    let keys = rows(Tensor::Key, key)?;
+    same(Tensor::Value, value, key)?;
+    same(Tensor::Out, out, query)?;
+    if keys > MAX_KEYS {
+        return Err(AttentionError::TooManyKeys { got: keys });
+    }
+    mask.check(queries, keys)?;
+    Ok((queries, keys))
 }
 
 /// Length of the scratch memory that [`attend`] needs, in `i32`; independent of the sequence.
@@ -53,7 +65,7 @@ pub const fn scratch_len(dim: usize) -> usize {
 
 /// `out = softmax(q·kᵀ / √dim) · v` of one head, masked; `dim` is the parameters'.
 ///
-/// A row that sees no key is all zeros. The scratch memory need not be initialised.
+/// The output is int8 in steps of the output scale, or floats. A row that sees no key is all zeros. The scratch memory need not be initialised.
 ///
 /// # Errors
 /// Empty tensors, lengths that disagree, more than [`MAX_KEYS`] keys, a mask of another shape, or too little scratch
@@ -71,12 +83,12 @@ pub const fn scratch_len(dim: usize) -> usize {
 /// assert_eq!(out, [64; 8]); // The first key is 127 nats ahead.
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
-pub fn attend(
+pub fn attend<O: Output>(
     parameters: &Parameters,
     inputs: Inputs<'_>,
     mask: &Mask<'_>,
     scratch: &mut [i32],
-    out: &mut [i8],
+    out: &mut [O],
 ) -> Result<(), AttentionError> {
     let dim = parameters.dim();
     inputs.check(dim, mask, out.len())?;
@@ -93,13 +105,13 @@ pub fn attend(
 /// `dim` stands apart from the parameters, so that a tile's loops have the length that the compiler knows.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "a tile passes its dimension as a constant")]
-pub(crate) fn attend_rows(
+pub(crate) fn attend_rows<O: Output>(
     dim: usize,
     parameters: &Parameters,
     inputs: Inputs<'_>,
     mask: &Mask<'_>,
     scratch: &mut [i32],
-    out: &mut [i8],
+    out: &mut [O],
 ) {
     let keys = inputs.key.len() / dim;
     let rows = inputs.query.chunks_exact(dim).zip(out.chunks_exact_mut(dim));

@@ -40,6 +40,13 @@ macro_rules! avx2 {
         }
 
         #[inline(always)]
+        fn store_floats(self, v: __m256i, to: &mut [f32]) {
+            let to: &mut [f32; 8] = to.first_chunk_mut().expect("a vector");
+            // SAFETY: 32 bytes of an array; the CPU has the instruction, as `self` proves.
+            unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), v) }
+        }
+
+        #[inline(always)]
         fn broadcast(self, v: &__m256i, lane: usize) -> __m256i {
             assert!(lane < Self::ROWS);
             // SAFETY: a lane of the vector; any bits are an i32.
@@ -94,6 +101,13 @@ macro_rules! avx2 {
             sum_pairs(a: __m256i) -> __m256i = {
                 let zero = _mm256_setzero_si256();
                 _mm256_add_epi32(_mm256_unpacklo_epi16(a, zero), _mm256_unpackhi_epi16(a, zero))
+            };
+            floats(a: __m256i) -> __m256i = _mm256_castps_si256(_mm256_cvtepi32_ps(a));
+            mul_floats(a: __m256i, b: __m256i) -> __m256i =
+                _mm256_castps_si256(_mm256_mul_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b)));
+            finite(a: __m256i) -> __m256i = {
+                let most = _mm256_min_ps(_mm256_castsi256_ps(a), _mm256_set1_ps(f32::MAX));
+                _mm256_castps_si256(_mm256_max_ps(most, _mm256_set1_ps(f32::MIN)))
             };
             pack_i8(columns: [__m256i; 4]) -> __m256i = {
                 let [a, b, c, d] = columns;

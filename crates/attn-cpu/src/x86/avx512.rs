@@ -40,6 +40,13 @@ macro_rules! avx512 {
         }
 
         #[inline(always)]
+        fn store_floats(self, v: __m512i, to: &mut [f32]) {
+            let to: &mut [f32; 16] = to.first_chunk_mut().expect("a vector");
+            // SAFETY: 64 bytes of an array; the CPU has the instruction, as `self` proves.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), v) }
+        }
+
+        #[inline(always)]
         fn broadcast(self, v: &__m512i, lane: usize) -> __m512i {
             assert!(lane < Self::ROWS);
             // SAFETY: a lane of the vector; any bits are an i32.
@@ -83,6 +90,13 @@ macro_rules! avx512 {
             sum_pairs(a: __m512i) -> __m512i = {
                 let zero = _mm512_setzero_si512();
                 _mm512_add_epi32(_mm512_unpacklo_epi16(a, zero), _mm512_unpackhi_epi16(a, zero))
+            };
+            floats(a: __m512i) -> __m512i = _mm512_castps_si512(_mm512_cvtepi32_ps(a));
+            mul_floats(a: __m512i, b: __m512i) -> __m512i =
+                _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
+            finite(a: __m512i) -> __m512i = {
+                let most = _mm512_min_ps(_mm512_castsi512_ps(a), _mm512_set1_ps(f32::MAX));
+                _mm512_castps_si512(_mm512_max_ps(most, _mm512_set1_ps(f32::MIN)))
             };
             pack_i8(columns: [__m512i; 4]) -> __m512i = {
                 let [a, b, c, d] = columns;

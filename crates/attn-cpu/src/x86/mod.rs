@@ -22,12 +22,12 @@ mod peak;
 
 use alloc::boxed::Box;
 
-use attn_fixed::Head;
+use attn_fixed::{Head, QuantiseError};
 
 use crate::{
     Isa,
     heads::{Kernel, Workspace, attend_queries},
-    kernel::Group,
+    kernel::{Element, Group},
     pack::Packed,
     simd::{Compiled, Simd},
 };
@@ -64,22 +64,31 @@ macro_rules! compiled {
                 unsafe { pack(self, packed, key, value, dim) }
             }
 
-            fn attend(
+            fn quantise(self, values: &[f32], quantised: &mut [i8]) -> Result<f32, QuantiseError> {
+                #[target_feature(enable = $features)]
+                fn quantise(values: &[f32], quantised: &mut [i8]) -> Result<f32, QuantiseError> {
+                    attn_fixed::quantise(values, quantised)
+                }
+                // SAFETY: `self` proves that the CPU has these features.
+                unsafe { quantise(values, quantised) }
+            }
+
+            fn attend<E: Element>(
                 self,
                 packed: &Packed<Self::V>,
                 groups: &mut [Group<Self::V>; 2],
                 head: Head<'_>,
                 first: usize,
-                out: &mut [i8],
+                out: &mut [E],
             ) {
                 #[target_feature(enable = $features)]
-                fn attend(
+                fn attend<E: Element>(
                     s: $simd,
                     packed: &Packed<<$simd as Simd>::V>,
                     groups: &mut [Group<<$simd as Simd>::V>; 2],
                     head: Head<'_>,
                     first: usize,
-                    out: &mut [i8],
+                    out: &mut [E],
                 ) {
                     attend_queries(s, packed, groups, head, first, out);
                 }
