@@ -2,11 +2,14 @@
 //!
 //! The arithmetic is [`attn_fixed`]'s, re-exported here; [`backend`] chooses where it runs. With the feature `cli`
 //! (default) come the parts of the `attn` command: [`npz`] reads and writes numpy archives, [`problem`] makes integers of
-//! them, [`suite`] validates a backend against float64 attention, [`compare`] compares two outputs. Dependents that want
+//! them, [`suite`] validates a backend against float64 attention, [`compare`] compares two outputs, [`bench`] measures
+//! speed beside that of others. Dependents that want
 //! attention alone leave it out with `default-features = false`, and embedders take the crate `attn-fixed` alone.
 #![forbid(unsafe_code)]
 
 pub mod backend;
+#[cfg(feature = "cli")]
+pub mod bench;
 #[cfg(feature = "cli")]
 pub mod compare;
 #[cfg(feature = "cli")]

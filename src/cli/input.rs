@@ -25,7 +25,7 @@ pub(super) struct BackendArgument {
 }
 
 /// Accepts the names of the backends there are.
-fn backends() -> impl TypedValueParser<Value = BackendKind> {
+pub(super) fn backends() -> impl TypedValueParser<Value = BackendKind> {
     PossibleValuesParser::new(BackendKind::ALL.map(BackendKind::name)).try_map(|name| name.parse::<BackendKind>())
 }
 

@@ -1,5 +1,6 @@
 //! The `attn` command: one file per subcommand.
 
+mod bench;
 mod compare;
 mod input;
 mod interrupt;
@@ -30,6 +31,7 @@ enum Command {
     Validate(validate::Validate),
     Run(run::Run),
     Compare(compare::Compare),
+    Bench(bench::Bench),
 }
 
 /// Runs the command line; a usage error ends with status 2.
@@ -47,6 +49,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Validate(command) => command.run(),
         Command::Run(command) => command.run(),
         Command::Compare(command) => command.run(),
+        Command::Bench(command) => command.run(),
     };
     result.unwrap_or_else(|error| {
         // Whoever read the report has seen enough of it (`attn validate | head`).

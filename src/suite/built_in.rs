@@ -51,6 +51,11 @@ fn floats(fixture: &'static Fixture) -> Result<(&'static npz::Inputs, &'static Q
     }
 }
 
+/// Real heads, one of each layer of Whisper-base: queries, keys and values of 1500 frames, 64 wide.
+pub(crate) fn whisper_heads() -> Result<(&'static npz::Inputs, &'static Qkv<Vec<f32>>), CaseError> {
+    floats(&WHISPER)
+}
+
 /// `(x · 127 / absmax).astype(int8)`, as the users of the 64×64 tile quantise: truncated.
 fn acceptance() -> Result<(Problem, Expectation), CaseError> {
     let (inputs, floats) = floats(&ACCEPTANCE)?;
@@ -123,7 +128,7 @@ fn whisper(cases: &mut Vec<Case>) {
 
 /// The head of a layer, whole or as tiles of so many frames, each quantised by itself.
 fn whisper_problem(layer: usize, tile: Option<usize>) -> Result<Problem, CaseError> {
-    let (inputs, floats) = floats(&WHISPER)?;
+    let (inputs, floats) = whisper_heads()?;
     let (frames, dim) = (inputs.keys, inputs.dim);
     let tile = tile.unwrap_or(frames);
     let heads = frames / tile;
@@ -273,10 +278,10 @@ fn one_head(dim: usize, tensors: Qkv<Vec<f32>>) -> Result<Problem, ProblemError>
 
 /// A portable generator: the same numbers on every machine.
 #[derive(Clone)]
-struct Random(ChaCha8Rng);
+pub(crate) struct Random(ChaCha8Rng);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(ChaCha8Rng::seed_from_u64(seed))
     }
 
@@ -289,7 +294,7 @@ impl Random {
     }
 
     /// Standard normal, `[rows, dim]`.
-    fn tensors(&mut self, queries: usize, keys: usize, dim: usize) -> Qkv<Vec<f32>> {
+    pub(crate) fn tensors(&mut self, queries: usize, keys: usize, dim: usize) -> Qkv<Vec<f32>> {
         Qkv { query: self.normal(queries * dim), key: self.normal(keys * dim), value: self.normal(keys * dim) }
     }
 

@@ -11,6 +11,7 @@ mod libtorch;
 mod report;
 
 pub use built_in::built_in;
+pub(crate) use built_in::{Random, whisper_heads};
 pub use libtorch::libtorch;
 pub use report::{CaseReport, HeadReport, Report};
 

@@ -2,7 +2,7 @@
 //!
 //! [`TorchAttention`] holds inputs that are prepared once, [`compute`](TorchAttention::compute) runs nothing but the
 //! attention, and its result stays in libtorch until [`TorchOutput::to_array`], so that a caller can time `compute` alone.
-//! It runs on the CPU, without gradients, on as many threads as `tch::set_num_threads` says (else one for each core).
+//! It runs on the CPU, without gradients, on as many threads as [`set_threads`] says (else one for each core).
 //!
 //! # Example
 //! ```
@@ -31,6 +31,11 @@ use tch::{Kind, TchError, Tensor};
 use crate::{TruthError, truth};
 
 pub use attn_libtorch::VERSION;
+
+/// How many threads libtorch computes on, at least 1, in the whole process.
+pub fn set_threads(threads: u16) {
+    tch::set_num_threads(threads.into());
+}
 
 /// What libtorch computes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,118 @@
+//! Who is measured: every backend, and libtorch where it is built in.
+
+use attn_fixed::{FloatHeads, Heads, Inputs, Mask};
+
+use super::{
+    BenchError, torch,
+    workload::{Data, Io},
+};
+use crate::{
+    backend::{Backend, BackendKind, Isa},
+    npz::Qkv,
+};
+
+/// The one that all are compared with.
+pub const REFERENCE: &str = "torch-sdpa-f32";
+
+/// Attention with its inputs, prepared to be computed again and again.
+pub trait Prepared {
+    /// What is timed.
+    ///
+    /// # Errors
+    /// What the backend or libtorch says.
+    fn compute(&mut self) -> Result<(), BenchError>;
+
+    /// What was last computed, `[heads, queries, dim]`; nothing if nothing was.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    fn output(&self) -> Result<Vec<f64>, BenchError>;
+}
+
+/// One row of the comparison.
+pub struct Contestant<'a> {
+    /// The backend's name, or that of the peer.
+    pub name: &'static str,
+    /// The instruction set whose peak limits it; none for a peer and for the specification.
+    pub isa: Option<Isa>,
+    /// Whether it uses the threads there are, or one.
+    pub threaded: bool,
+    /// The attention.
+    pub attention: Box<dyn Prepared + 'a>,
+}
+
+/// The backends that this CPU has, the specification first.
+#[must_use]
+pub fn available() -> Vec<BackendKind> {
+    let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());
+    [BackendKind::Scalar].into_iter().chain(isas.map(BackendKind::Cpu)).collect()
+}
+
+/// These backends, each of them once, and the peers that are built in.
+///
+/// # Errors
+/// A backend that this CPU does not have; what libtorch says of the numbers.
+pub fn contestants<'a>(data: &'a Data, backends: &[BackendKind]) -> Result<Vec<Contestant<'a>>, BenchError> {
+    let mut all: Vec<Contestant<'a>> = Vec::new();
+    for kind in backends {
+        let backend = kind.open()?;
+        let name = backend.name();
+        // `auto` may be one that is there already.
+        if all.iter().any(|other| other.name == name) {
+            continue;
+        }
+        let isa = Isa::ALL.into_iter().find(|isa| isa.name() == name);
+        let (masks, elements) = (data.masks(), data.floats.tensors.query.len());
+        let attention: Box<dyn Prepared> = match data.io {
+            Io::Int8 => Box::new(Int8 { data, backend, masks, out: vec![0; elements] }),
+            Io::F32 => Box::new(F32 { data, backend, masks, out: vec![0.0; elements] }),
+        };
+        all.push(Contestant { name, isa, threaded: isa.is_some(), attention });
+    }
+    all.extend(torch::contestants(data)?);
+    Ok(all)
+}
+
+/// A backend on integers.
+struct Int8<'a> {
+    data: &'a Data,
+    backend: Box<dyn Backend>,
+    masks: Vec<Mask<'static>>,
+    out: Vec<i8>,
+}
+
+impl Prepared for Int8<'_> {
+    fn compute(&mut self) -> Result<(), BenchError> {
+        let Data { problem, parameters, .. } = self.data;
+        let Qkv { query, key, value } = &problem.tensors;
+        let inputs = Inputs { query, key, value };
+        let heads = Heads { parameters, masks: &self.masks, kv_heads: problem.kv_heads, inputs };
+        Ok(self.backend.attend(heads, &mut self.out, &|_| ())?)
+    }
+
+    fn output(&self) -> Result<Vec<f64>, BenchError> {
+        let heads = self.out.chunks_exact(self.out.len() / self.data.shape.heads).zip(&self.data.out_scales);
+        Ok(heads.flat_map(|(head, &scale)| head.iter().map(move |&x| f64::from(x) * f64::from(scale))).collect())
+    }
+}
+
+/// A backend on floats.
+struct F32<'a> {
+    data: &'a Data,
+    backend: Box<dyn Backend>,
+    masks: Vec<Mask<'static>>,
+    out: Vec<f32>,
+}
+
+impl Prepared for F32<'_> {
+    fn compute(&mut self) -> Result<(), BenchError> {
+        let Qkv { query, key, value } = &self.data.floats.tensors;
+        let (dim, kv_heads) = (self.data.shape.dim, self.data.shape.heads);
+        let heads = FloatHeads { dim, masks: &self.masks, kv_heads, query, key, value };
+        Ok(self.backend.attend_f32(heads, &mut self.out, &|_| ())?)
+    }
+
+    fn output(&self) -> Result<Vec<f64>, BenchError> {
+        Ok(self.out.iter().map(|&x| x.into()).collect())
+    }
+}
