@@ -54,6 +54,7 @@ pub fn reciprocal(sum: i32) -> f32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "exact")]
 mod tests {
     use super::*;
     use crate::{MAX_DIM, Scales, row::SUM_BITS};
