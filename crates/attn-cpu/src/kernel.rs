@@ -30,13 +30,13 @@ use crate::{
 };
 
 /// Keys that are weighed at a time, and columns that are requantised at a time: bytes of a 32-bit lane.
-const FOUR: usize = 4;
+pub(crate) const FOUR: usize = 4;
 
 /// Keys that a row has a 32-bit mask for.
 const HALF: usize = BLOCK / 2;
 
 /// `mulhrs(power, ROUND) = (power + 64) >> 7`: powers as probabilities.
-const ROUND: i16 = 1 << 8;
+pub(crate) const ROUND: i16 = 1 << 8;
 
 /// A head's parameters as the kernel uses them.
 #[derive(Clone, Copy)]
@@ -45,7 +45,7 @@ pub(crate) struct Constants<'a> {
     /// `score_shift`, if it is not negative.
     shift: u32,
     /// `-score_shift`, if that is positive.
-    widen: u32,
+    pub(crate) widen: u32,
     multiplier: i32,
     octaves: Octaves,
     /// Scores that are more than this below the maximum are far: `power < FAR_BELOW`.
@@ -129,7 +129,7 @@ pub(crate) struct Group<V> {
 
 /// What a block adds to its rows.
 #[derive(Clone, Copy)]
-struct Merge<V> {
+pub(crate) struct Merge<V> {
     fraction: V,
     /// Shifts of what is there and of the block, and half a unit of each.
     lower: V,
@@ -137,7 +137,7 @@ struct Merge<V> {
     block_lower: V,
     block_half: V,
     /// Whether what is there is shifted in any row.
-    lowered: bool,
+    pub(crate) lowered: bool,
     /// The far keys of rows that are absorbed as two, one bit a key; they are absorbed after the near ones.
     far: [V; 2],
     /// Whether there are such rows.
@@ -320,12 +320,11 @@ fn accumulate<S: Simd, const G: usize, const C: usize>(
                     groups[g].accumulator[column..].first_chunk_mut().expect("a multiple of the columns");
                 if merge.lowered {
                     for accumulator in &mut *accumulator {
-                        *accumulator = s.sarv(s.add(*accumulator, merge.lower_half), merge.lower);
+                        *accumulator = merge.lower(s, *accumulator);
                     }
                 }
                 for c in 0..C {
-                    let new = s.add(s.mul(sums[g][c], merge.fraction), merge.block_half);
-                    accumulator[c] = s.add(accumulator[c], s.sarv(new, merge.block_lower));
+                    accumulator[c] = merge.add(s, accumulator[c], sums[g][c]);
                 }
             }
         }
@@ -347,6 +346,47 @@ impl<V: Copy> Merge<V> {
             far: [zero; 2],
             split: false,
         }
+    }
+
+    /// Merges the probabilities' sum.
+    #[inline(always)]
+    pub(crate) fn new<S: Simd<V = V>>(
+        s: S,
+        sum: &mut V,
+        reference: &mut V,
+        raised: V,
+        block_lower: V,
+        fraction: V,
+        total: V,
+    ) -> Self {
+        let lower = s.min(s.sub(raised, *reference), s.splat(31));
+        let one = s.splat(1);
+        let merge = Self {
+            fraction,
+            lower,
+            lower_half: s.shr(s.shlv(one, lower), 1),
+            block_lower,
+            block_half: s.shr(s.shlv(one, block_lower), 1),
+            lowered: s.signs(s.gt(lower, s.splat(0))) != 0,
+            ..Self::none(s)
+        };
+        let old = if merge.lowered { merge.lower(s, *sum) } else { *sum };
+        *sum = merge.add(s, old, s.shlv(total, s.splat(VALUE_BITS as i32)));
+        *reference = raised;
+        merge
+    }
+
+    /// What is there, where it is [`lowered`](Self::lowered).
+    #[inline(always)]
+    pub(crate) fn lower<S: Simd<V = V>>(&self, s: S, old: V) -> V {
+        s.sarv(s.add(old, self.lower_half), self.lower)
+    }
+
+    /// What is there and a product of the block.
+    #[inline(always)]
+    pub(crate) fn add<S: Simd<V = V>>(&self, s: S, old: V, product: V) -> V {
+        let new = s.add(s.mul(product, self.fraction), self.block_half);
+        s.add(old, s.sarv(new, self.block_lower))
     }
 }
 
@@ -406,11 +446,7 @@ fn weigh<S: Simd, const MASKED: bool, const SPLIT: bool, const WIDEN: bool>(
     }
     let mut total = s.sum_pairs(sum_probabilities);
 
-    let octaves = octaves(s, constants.octaves, s.splat(constants.multiplier), maximum);
-    let exponent = s.sarv(s.add(octaves, s.splat(2047)), s.splat(11));
-    let lack = s.sub(s.shlv(exponent, s.splat(11)), octaves);
-    let fraction = s.shr(s.add(s.and(exp2(s, lack), s.splat(0xffff)), s.splat(32)), 6);
-
+    let (exponent, fraction) = magnitude(s, constants, maximum);
     let risen = s.add(*reference, s.sarv(*sum, s.splat(SUM_BITS as i32)));
     let raised = s.max(exponent, risen);
     // A row that sees nothing of the block stays as it is.
@@ -421,14 +457,9 @@ fn weigh<S: Simd, const MASKED: bool, const SPLIT: bool, const WIDEN: bool>(
     let mut far = [zero; 2];
     let mut divided = zero;
     if SPLIT {
-        // What rounding took away, less than 2^12 in 16 bits, and made positive for them.
-        let error = s.sub16(s.add16(sum_powers, s.splat16(1 << 12)), s.shl16(sum_probabilities, 7));
-        let error = s.sub(s.sum_pairs(error), s.splat(2 << 12));
-        let error = s.max(error, s.sub(zero, error));
-        let few = s.gt(s.splat(block::DOMINATED_BELOW), total);
-        let biased = s.gt(s.mul(error, s.splat(block::ROUNDING_PARTS)), s.shlv(total, s.splat(7)));
         let below = s.or(s.gt(risen, exponent), blind);
-        let dominated = s.select(below, zero, s.or(few, biased));
+        let error = rounding(s, sum_powers, sum_probabilities);
+        let dominated = s.select(below, zero, is_dominated(s, total, error));
         if s.signs(dominated) != 0 {
             far = far_keys::<S, MASKED>(s, constants, scores, maximum, dominated, seen);
             // A dominated row without far keys is absorbed as it is.
@@ -440,20 +471,42 @@ fn weigh<S: Simd, const MASKED: bool, const SPLIT: bool, const WIDEN: bool>(
         total = leave_out_far(s, powers, divided, probabilities);
     }
 
-    let lower = s.min(s.sub(raised, *reference), s.splat(31));
-    let block_lower = s.min(s.sub(raised, exponent), s.splat(VANISHED));
-    let block_lower = s.add(block_lower, s.splat(MERGE_SHIFT as i32));
+    let block_lower = block_shift(s, raised, exponent);
     let block_lower = if MASKED { s.select(blind, s.splat(31), block_lower) } else { block_lower };
-    let one = s.splat(1);
-    let lower_half = s.shr(s.shlv(one, lower), 1);
-    let block_half = s.shr(s.shlv(one, block_lower), 1);
-    let new = s.mul(s.shlv(total, s.splat(VALUE_BITS as i32)), fraction);
-    let new = s.sarv(s.add(new, block_half), block_lower);
-    let old = s.sarv(s.add(*sum, lower_half), lower);
-    *sum = s.add(old, new);
-    *reference = raised;
-    let lowered = s.signs(s.gt(lower, zero)) != 0;
-    Merge { fraction, lower, lower_half, block_lower, block_half, lowered, far, split }
+    Merge { far, split, ..Merge::new(s, sum, reference, raised, block_lower, fraction, total) }
+}
+
+/// The exponent and the fraction of a maximum.
+#[inline(always)]
+pub(crate) fn magnitude<S: Simd>(s: S, constants: &Constants<'_>, maximum: S::V) -> (S::V, S::V) {
+    let octaves = octaves(s, constants.octaves, s.splat(constants.multiplier), maximum);
+    let exponent = s.sarv(s.add(octaves, s.splat(2047)), s.splat(11));
+    let lack = s.sub(s.shlv(exponent, s.splat(11)), octaves);
+    let fraction = s.shr(s.add(s.and(exp2(s, lack), s.splat(0xffff)), s.splat(32)), 6);
+    (exponent, fraction)
+}
+
+/// What rounding added to powers, from sums of 16 bits, less than 2^12 in each.
+#[inline(always)]
+pub(crate) fn rounding<S: Simd>(s: S, sum_powers: S::V, sum_probabilities: S::V) -> S::V {
+    // Made positive, as pairs are added up without a sign.
+    let error = s.sub16(s.add16(sum_powers, s.splat16(1 << 12)), s.shl16(sum_probabilities, 7));
+    s.sub(s.sum_pairs(error), s.splat(2 << 12))
+}
+
+/// Whether few keys dominate a block whose probabilities are `total`, or rounding adds too much to it.
+#[inline(always)]
+pub(crate) fn is_dominated<S: Simd>(s: S, total: S::V, error: S::V) -> S::V {
+    let error = s.max(error, s.sub(s.splat(0), error));
+    let few = s.gt(s.splat(block::DOMINATED_BELOW), total);
+    let biased = s.gt(s.mul(error, s.splat(block::ROUNDING_PARTS)), s.shlv(total, s.splat(7)));
+    s.or(few, biased)
+}
+
+/// The shift of a block relative to the raised reference.
+#[inline(always)]
+pub(crate) fn block_shift<S: Simd>(s: S, raised: S::V, exponent: S::V) -> S::V {
+    s.add(s.min(s.sub(raised, exponent), s.splat(VANISHED)), s.splat(MERGE_SHIFT as i32))
 }
 
 /// The far keys of dominated rows, one bit a key.
@@ -525,7 +578,7 @@ fn sees<S: Simd>(s: S, seen: S::V, key: usize) -> S::V {
 /// Widened distances are those of widened differences: either fits 16 bits exactly, or is beyond them with a multiplier of at
 /// least 2^15.
 #[inline(always)]
-fn distance<S: Simd, const MASKED: bool, const WIDEN: bool>(
+pub(crate) fn distance<S: Simd, const MASKED: bool, const WIDEN: bool>(
     s: S,
     constants: &Constants<'_>,
     maximum: S::V,
@@ -546,7 +599,7 @@ fn distance<S: Simd, const MASKED: bool, const WIDEN: bool>(
 
 /// `attn_fixed::exp2` of 16-bit distances.
 #[inline(always)]
-fn exp2<S: Simd>(s: S, distance: S::V) -> S::V {
+pub(crate) fn exp2<S: Simd>(s: S, distance: S::V) -> S::V {
     let x = s.and(s.shl16(distance, 4), s.splat16(0x7ff0));
     let (c1, c2, c3) = (s.splat16(CUBIC[0]), s.splat16(CUBIC[1]), s.splat16(CUBIC[2]));
     let inner = s.sub16(c2, s.mulhrs(x, c3));
