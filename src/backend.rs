@@ -221,7 +221,8 @@ impl Error for BackendError {
         match self {
             // It is printed itself.
             Self::Attention(error) => error.source(),
-            Self::Unknown { .. } | Self::Unavailable(_) | Self::Float(_) => None,
+            Self::Float(error) => error.source(),
+            Self::Unknown { .. } | Self::Unavailable(_) => None,
         }
     }
 }

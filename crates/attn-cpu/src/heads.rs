@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use attn_fixed::{BLOCK, FloatError, FloatHeads, Head, Heads, Inputs, Parameters, Scales};
+use attn_fixed::{BLOCK, FloatError, FloatHeads, Head, Heads, Inputs, Parameters, Scales, Tensor, quantise};
 
 use crate::{
     kernel::{Constants, Element, Group, absorb},
@@ -80,38 +80,24 @@ impl<S: Compiled> Kernel for Workspace<S> {
 }
 
 impl Quantised {
-    /// A head of a tensor at a time, on all threads.
     fn quantise<'a, S: Compiled>(&'a mut self, simd: S, heads: FloatHeads<'a>) -> Result<Heads<'a>, FloatError> {
         let Self { tensors, scales, parameters } = self;
-        for (((tensor, values, count), quantised), scales) in
-            heads.tensors().into_iter().zip(&mut *tensors).zip(&mut *scales)
-        {
-            quantised.resize(values.len(), 0);
+        let floats = heads.tensors();
+        for ((_, values, count), (tensor, scales)) in floats.into_iter().zip(tensors.iter_mut().zip(&mut *scales)) {
+            tensor.resize(values.len(), 0);
             scales.resize(count, 0.0);
-            let len = values.len() / count;
-            let quantise = |((values, quantised), scale): ((&[f32], &mut [i8]), &mut f32)| {
-                *scale = simd.quantise(values, quantised)?;
-                Ok(())
-            };
-            let mut one_by_one = || {
-                values.chunks_exact(len).zip(quantised.chunks_exact_mut(len)).zip(&mut *scales).try_for_each(quantise)
-            };
-            #[cfg(feature = "std")]
-            let result = if rayon::current_num_threads() == 1 {
-                one_by_one()
-            } else {
-                use rayon::prelude::*;
-                values
-                    .par_chunks_exact(len)
-                    .zip(quantised.par_chunks_exact_mut(len))
-                    .zip(&mut *scales)
-                    .try_for_each(quantise)
-            };
-            #[cfg(not(feature = "std"))]
-            let result = one_by_one();
-            // Its index is one of the head.
-            result.map_err(|error| heads.not_finite().unwrap_or(FloatError::Quantise { tensor, error }))?;
         }
+        #[cfg(feature = "std")]
+        let result = if rayon::current_num_threads() == 1 {
+            one_by_one(simd, floats, tensors, scales)
+        } else {
+            on_all_threads(simd, floats, tensors, scales)
+        };
+        #[cfg(not(feature = "std"))]
+        let result = one_by_one(simd, floats, tensors, scales);
+        // What a thread met need not be the first of its kind.
+        result.map_err(|error| heads.not_finite().unwrap_or(error))?;
+
         let [query, key, value] = &*scales;
         let group = query.len() / heads.kv_heads;
         parameters.clear();
@@ -124,6 +110,53 @@ impl Quantised {
         let inputs = Inputs { query, key, value };
         Ok(Heads { parameters, masks: heads.masks, kv_heads: heads.kv_heads, inputs })
     }
+}
+
+/// Quantises tensors, `[heads, rows, dim]`, a head at a time.
+fn one_by_one<S: Compiled>(
+    simd: S,
+    floats: [(Tensor, &[f32], usize); 3],
+    tensors: &mut [Vec<i8>; 3],
+    scales: &mut [Vec<f32>; 3],
+) -> Result<(), FloatError> {
+    for ((tensor, values, count), (quantised, scales)) in floats.into_iter().zip(tensors.iter_mut().zip(scales)) {
+        let len = values.len() / count;
+        let heads = values.chunks_exact(len).zip(quantised.chunks_exact_mut(len));
+        for ((values, quantised), scale) in heads.zip(scales) {
+            let largest = simd.largest(values).map_err(|error| FloatError::Quantise { tensor, error })?;
+            *scale = quantise::scale_of(largest);
+            simd.fill(values, *scale, quantised);
+        }
+    }
+    Ok(())
+}
+
+/// The same, every head in pieces.
+#[cfg(feature = "std")]
+fn on_all_threads<S: Compiled>(
+    simd: S,
+    floats: [(Tensor, &[f32], usize); 3],
+    tensors: &mut [Vec<i8>; 3],
+    scales: &mut [Vec<f32>; 3],
+) -> Result<(), FloatError> {
+    use rayon::prelude::*;
+
+    /// Elements: 64 kB of floats, some microseconds of work.
+    const PIECE: usize = 1 << 14;
+
+    let tensors = floats.into_par_iter().zip(tensors.par_iter_mut().zip(scales));
+    tensors.try_for_each(|((tensor, values, count), (quantised, scales))| {
+        let len = values.len() / count;
+        let heads = values.par_chunks_exact(len).zip(quantised.par_chunks_exact_mut(len));
+        heads.zip(scales).try_for_each(|((values, quantised), scale)| {
+            let pieces = values.par_chunks(PIECE).map(|values| simd.largest(values));
+            let largest = pieces.try_reduce(|| 0.0, |a, b| Ok(a.max(b)));
+            *scale = quantise::scale_of(largest.map_err(|error| FloatError::Quantise { tensor, error })?);
+            let pieces = values.par_chunks(PIECE).zip(quantised.par_chunks_mut(PIECE));
+            pieces.for_each(|(values, quantised)| simd.fill(values, *scale, quantised));
+            Ok(())
+        })
+    })
 }
 
 impl<V: Copy + Send + Sync> Memory<V> {

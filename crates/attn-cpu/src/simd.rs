@@ -122,6 +122,9 @@ pub(crate) trait Compiled: Simd {
         out: &mut [E],
     );
 
-    /// [`attn_fixed::quantise`]
-    fn quantise(self, values: &[f32], quantised: &mut [i8]) -> Result<f32, QuantiseError>;
+    /// [`attn_fixed::quantise::largest`]
+    fn largest(self, values: &[f32]) -> Result<f32, QuantiseError>;
+
+    /// [`attn_fixed::quantise::fill`]
+    fn fill(self, values: &[f32], scale: f32, quantised: &mut [i8]);
 }

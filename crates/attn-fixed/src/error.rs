@@ -281,63 +281,6 @@ impl Error for AttentionError {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    extern crate std;
-    use std::{boxed::Box, string::ToString};
-
-    #[test]
-    fn messages_say_what_was_given_and_what_is_accepted() {
-        let cases: [(Box<dyn Error>, &str); 11] = [
-            (ParameterError::Dim { got: 7 }.into(), "head dimension: got 7, expected 8 to 256"),
-            (
-                ParameterError::Scale { tensor: Tensor::Query, got: -0.5 }.into(),
-                "query scale: got -0.5, expected a positive finite number",
-            ),
-            (
-                ParameterError::ScoreScale { got: 32.5 }.into(),
-                "query scale x key scale x sqrt(dimension): got 32.5, expected at most 32",
-            ),
-            (
-                ParameterError::Gain { got: 1e5 }.into(),
-                "value scale / output scale: got 100000, expected 0.0000152587890625 to 65536",
-            ),
-            (QuantiseError::Empty.into(), "quantise: got no elements, expected at least one"),
-            (
-                QuantiseError::NotFinite { index: 3, got: f32::INFINITY }.into(),
-                "quantise: got inf at element 3, expected finite numbers",
-            ),
-            (QuantiseError::Length { got: 1, expected: 2 }.into(), "quantise: got room for 1 values, expected 2"),
-            (
-                QuantiseError::Heads { got: 5, heads: 2 }.into(),
-                "quantise: got 5 elements, expected a positive multiple of 2 heads",
-            ),
-            (
-                AttentionError::Length { tensor: Tensor::Out, got: 1, expected: 2 }.into(),
-                "output: got 1 elements, expected 2",
-            ),
-            (AttentionError::TooManyKeys { got: 1 << 21 }.into(), "keys: got 2097152, expected at most 1048576"),
-            (
-                AttentionError::from(MaskError::Allowed { got: (6, 2), expected: (2, 3) }).into(),
-                "boolean mask: got 6 elements in rows of 2, expected 2 rows (or 1) of 3 (or 1)",
-            ),
-        ];
-        for (error, message) in cases {
-            assert_eq!(error.to_string(), message);
-        }
-    }
-
-    #[test]
-    fn the_source_of_an_error_is_the_mask() {
-        let mask = MaskError::ValidKeys { got: 5, keys: 4 };
-        let source = |error: AttentionError| error.source().map(ToString::to_string);
-        assert_eq!(source(mask.into()), Some(mask.to_string()));
-        assert_eq!(source(AttentionError::TooManyKeys { got: 5 }), None);
-    }
-}
-
 /// Why attention over floats was not computed; the output is untouched.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -377,4 +320,80 @@ impl fmt::Display for FloatError {
     }
 }
 
-impl Error for FloatError {}
+impl Error for FloatError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            // It is printed itself.
+            Self::Attention(error) => error.source(),
+            Self::Quantise { .. } | Self::Parameters(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    extern crate std;
+    use std::{boxed::Box, string::ToString};
+
+    #[test]
+    fn messages_say_what_was_given_and_what_is_accepted() {
+        let not_finite = QuantiseError::NotFinite { index: 3, got: f32::INFINITY };
+        let cases: [(Box<dyn Error>, &str); 14] = [
+            (ParameterError::Dim { got: 7 }.into(), "head dimension: got 7, expected 8 to 256"),
+            (
+                ParameterError::Scale { tensor: Tensor::Query, got: -0.5 }.into(),
+                "query scale: got -0.5, expected a positive finite number",
+            ),
+            (
+                ParameterError::ScoreScale { got: 32.5 }.into(),
+                "query scale x key scale x sqrt(dimension): got 32.5, expected at most 32",
+            ),
+            (
+                ParameterError::Gain { got: 1e5 }.into(),
+                "value scale / output scale: got 100000, expected 0.0000152587890625 to 65536",
+            ),
+            (QuantiseError::Empty.into(), "quantise: got no elements, expected at least one"),
+            (not_finite.into(), "quantise: got inf at element 3, expected finite numbers"),
+            (QuantiseError::Length { got: 1, expected: 2 }.into(), "quantise: got room for 1 values, expected 2"),
+            (
+                QuantiseError::Heads { got: 5, heads: 2 }.into(),
+                "quantise: got 5 elements, expected a positive multiple of 2 heads",
+            ),
+            (
+                AttentionError::Length { tensor: Tensor::Out, got: 1, expected: 2 }.into(),
+                "output: got 1 elements, expected 2",
+            ),
+            (AttentionError::TooManyKeys { got: 1 << 21 }.into(), "keys: got 2097152, expected at most 1048576"),
+            (
+                AttentionError::from(MaskError::Allowed { got: (6, 2), expected: (2, 3) }).into(),
+                "boolean mask: got 6 elements in rows of 2, expected 2 rows (or 1) of 3 (or 1)",
+            ),
+            (
+                FloatError::Quantise { tensor: Tensor::Value, error: not_finite }.into(),
+                "value: quantise: got inf at element 3, expected finite numbers",
+            ),
+            (
+                FloatError::from(AttentionError::Masks { got: 1, expected: 2 }).into(),
+                "masks: got 1, expected one for each of 2 heads",
+            ),
+            (FloatError::from(ParameterError::Dim { got: 7 }).into(), "head dimension: got 7, expected 8 to 256"),
+        ];
+        for (error, message) in cases {
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn the_source_of_an_error_is_the_mask() {
+        let mask = MaskError::ValidKeys { got: 5, keys: 4 };
+        let source = |error: AttentionError| error.source().map(ToString::to_string);
+        assert_eq!(source(mask.into()), Some(mask.to_string()));
+        assert_eq!(source(AttentionError::TooManyKeys { got: 5 }), None);
+        assert_eq!(
+            FloatError::from(AttentionError::from(mask)).source().map(ToString::to_string),
+            Some(mask.to_string())
+        );
+    }
+}

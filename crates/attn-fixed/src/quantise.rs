@@ -24,7 +24,7 @@ pub fn quantise(values: &[f32], quantised: &mut [i8]) -> Result<f32, QuantiseErr
     if quantised.len() != values.len() {
         return Err(QuantiseError::Length { got: quantised.len(), expected: values.len() });
     }
-    let scale = scale_of(values)?;
+    let scale = scale_of(largest(values)?);
     fill(values, scale, quantised);
     Ok(scale)
 }
@@ -52,9 +52,12 @@ pub fn quantise_heads(values: &[f32], quantised: &mut [i8], scales: &mut [f32]) 
     Ok(())
 }
 
-/// Largest magnitude / 127; 1 for zeros.
+/// The largest magnitude; that of a tensor is the largest of its parts.
+///
+/// # Errors
+/// Empty input, NaN or infinity.
 #[inline]
-fn scale_of(values: &[f32]) -> Result<f32, QuantiseError> {
+pub fn largest(values: &[f32]) -> Result<f32, QuantiseError> {
     if values.is_empty() {
         return Err(QuantiseError::Empty);
     }
@@ -65,11 +68,19 @@ fn scale_of(values: &[f32]) -> Result<f32, QuantiseError> {
         let first = values.iter().enumerate().find(|(_, value)| !value.is_finite());
         return first.map_or(Err(QuantiseError::Empty), |(index, &got)| Err(QuantiseError::NotFinite { index, got }));
     }
-    Ok(if largest == 0.0 { 1.0 } else { (largest / MAX_QUANTISED).max(f32::MIN_POSITIVE) })
+    Ok(largest)
 }
 
+/// The scale of a tensor with this largest magnitude: the magnitude / 127, 1 for zeros.
+#[must_use]
 #[inline]
-fn fill(values: &[f32], scale: f32, quantised: &mut [i8]) {
+pub fn scale_of(largest: f32) -> f32 {
+    if largest == 0.0 { 1.0 } else { (largest / MAX_QUANTISED).max(f32::MIN_POSITIVE) }
+}
+
+/// Quantises a tensor or a part of it with the tensor's [scale](scale_of), as many elements as both slices have.
+#[inline]
+pub fn fill(values: &[f32], scale: f32, quantised: &mut [i8]) {
     // Adding 1.5 · 2^23 leaves no fraction bits: the sum is rounded to an integer, ties to even, which its low bits are, and
     // |x / scale| <= 127.001.
     const ROUND: f32 = 12_582_912.0;

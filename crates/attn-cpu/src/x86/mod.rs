@@ -22,7 +22,7 @@ mod peak;
 
 use alloc::boxed::Box;
 
-use attn_fixed::{Head, QuantiseError};
+use attn_fixed::{Head, QuantiseError, quantise};
 
 use crate::{
     Isa,
@@ -64,13 +64,22 @@ macro_rules! compiled {
                 unsafe { pack(self, packed, key, value, dim) }
             }
 
-            fn quantise(self, values: &[f32], quantised: &mut [i8]) -> Result<f32, QuantiseError> {
+            fn largest(self, values: &[f32]) -> Result<f32, QuantiseError> {
                 #[target_feature(enable = $features)]
-                fn quantise(values: &[f32], quantised: &mut [i8]) -> Result<f32, QuantiseError> {
-                    attn_fixed::quantise(values, quantised)
+                fn largest(values: &[f32]) -> Result<f32, QuantiseError> {
+                    quantise::largest(values)
                 }
                 // SAFETY: `self` proves that the CPU has these features.
-                unsafe { quantise(values, quantised) }
+                unsafe { largest(values) }
+            }
+
+            fn fill(self, values: &[f32], scale: f32, quantised: &mut [i8]) {
+                #[target_feature(enable = $features)]
+                fn fill(values: &[f32], scale: f32, quantised: &mut [i8]) {
+                    quantise::fill(values, scale, quantised);
+                }
+                // SAFETY: `self` proves that the CPU has these features.
+                unsafe { fill(values, scale, quantised) }
             }
 
             fn attend<E: Element>(
