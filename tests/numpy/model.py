@@ -90,8 +90,8 @@ def exp2(t):
 def quantise(x):
     """Symmetric int8 per tensor, in float32: x / scale rounded half to even, scale = absmax / 127."""
     x = np.asarray(x, np.float32)
-    scale = np.float32(np.abs(x).max()) / np.float32(127)
-    scale = scale if scale > 0 else np.float32(1)
+    absmax = np.float32(np.abs(x).max())
+    scale = max(absmax / np.float32(127), np.finfo(np.float32).tiny) if absmax > 0 else np.float32(1)
     return np.clip(np.rint(x / scale), -127, 127).astype(np.int8), scale
 
 
@@ -146,9 +146,10 @@ def rounded_power(y):
     return (y + 64) >> 7
 
 
-def attention(q, k, v, scales, mask=None, rules=SPECIFICATION, trace=None):
+def attention(q, k, v, scales, mask=None, rules=SPECIFICATION, trace=None, floats=False):
     """int8 [m, d], [n, d], [n, d]; scales of q, k, v, output; mask [m, n], true where visible -> int8 [m, d].
 
+    `floats`: float32 instead, which the output scale has no part in.
     `trace`, a list, receives of every block the rows that see it and which of them absorbed it as two.
     """
     (rows, dim), keys = q.shape, k.shape[0]
@@ -174,10 +175,19 @@ def attention(q, k, v, scales, mask=None, rules=SPECIFICATION, trace=None):
             y, e, f = state.weigh(again, far[split], s[split])
             state.merge(again, y, e, f, v[block])
 
-    # The end of a row: one reciprocal, one multiplier, two roundings.
-    out = np.zeros((rows, dim), np.int64)
     row = np.flatnonzero(mask.any(axis=1))
     total = state.sum[row]
+    if floats:
+        out = np.zeros((rows, dim), np.float32)
+        reciprocal = np.float32(128) / total.astype(np.float32)
+        largest = np.finfo(np.float32).max
+        with np.errstate(over="ignore", under="ignore"):
+            scaled = state.acc[row].astype(np.float32) * reciprocal[:, None] * np.float32(scales[2])
+        out[row] = np.clip(scaled, -largest, largest)
+        return out
+
+    # The end of a row: one reciprocal, one multiplier, two roundings.
+    out = np.zeros((rows, dim), np.int64)
     exponent = np.frexp(total.astype(np.float64))[1].astype(np.int64) - 1  # floor(log2), exact below 2^53
     r = np.minimum((1 << 31) // (total >> (exponent - 15)), 65535)
     w = rsh(u32(r * head.G), 17, u32)

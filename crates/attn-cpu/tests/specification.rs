@@ -3,10 +3,10 @@
 
 use attn_cpu::{Attention, Isa};
 use attn_fixed::{
-    BLOCK, FloatHeads, Heads, Inputs, Mask, Parameters, Scales,
+    BLOCK, FloatHeads, Heads, Inputs, Mask, Output, Parameters, Scales,
     block::{DOMINATED_BELOW, distance},
     exp2::exp2,
-    scratch_len,
+    quantise, scratch_len,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -22,6 +22,27 @@ fn int8(len: usize) -> impl Strategy<Value = Vec<i8>> {
         1 => vec(select(vec![i8::MIN, i8::MAX]), len),
         1 => Just(vec![i8::MIN; len]),
     ]
+}
+
+/// The specification, on one head.
+fn specified<O: Output + Default>(parameters: &Parameters, inputs: Inputs<'_>, mask: &Mask<'_>) -> Vec<O> {
+    let mut out = vec![O::default(); inputs.query.len()];
+    let mut scratch = vec![0; scratch_len(parameters.dim())];
+    attn_fixed::attend(parameters, inputs, mask, &mut scratch, &mut out).expect("a valid head");
+    out
+}
+
+/// The same of floats: each tensor quantised with its own scale.
+fn specified_f32(dim: usize, [query, key, value]: [&[f32]; 3], mask: &Mask<'_>) -> Vec<f32> {
+    let (mut q, mut k, mut v) = (vec![0; query.len()], vec![0; key.len()], vec![0; value.len()]);
+    let value = quantise(value, &mut v).expect("finite");
+    let (query, key) = (quantise(query, &mut q).expect("finite"), quantise(key, &mut k).expect("finite"));
+    let parameters = Parameters::new(dim, Scales { query, key, value, out: value }).expect("in range");
+    specified(&parameters, Inputs { query: &q, key: &k, value: &v }, mask)
+}
+
+fn bits(floats: &[f32]) -> Vec<u32> {
+    floats.iter().map(|x| x.to_bits()).collect()
 }
 
 /// Flat to raw integers and beyond, at both ends too.
@@ -87,9 +108,7 @@ proptest! {
         let parameters = Parameters::new(case.dim, case.scales).expect("in range");
         let [query, key, value] = case.tensors.each_ref().map(|(at, tensor)| &tensor[*at..]);
         let inputs = Inputs { query, key, value };
-        let mut expected = vec![77; query.len()];
-        let mut scratch = vec![0; scratch_len(case.dim)];
-        attn_fixed::attend(&parameters, inputs, &mask, &mut scratch, &mut expected).expect("a valid head");
+        let expected: Vec<i8> = specified(&parameters, inputs, &mask);
         for mut attention in available() {
             // An output at any address, too.
             let mut out = vec![78; query.len() + case.tensors[0].0];
@@ -100,13 +119,73 @@ proptest! {
             prop_assert!(before.iter().all(|&x| x == 78));
         }
     }
+
+    /// Floats whose scales are anything from the smallest to the largest, the values' too, at any address.
+    #[test]
+    fn random_floats(case in case(), worth in (1e-20..1.0_f32, values_worth())) {
+        let mut mask = Mask::new();
+        if let Some(keys) = case.valid_keys {
+            mask = mask.valid_keys(keys);
+        }
+        if let Some(offset) = case.causal {
+            mask = mask.causal(offset);
+        }
+        if let Some(allowed) = &case.allowed {
+            mask = mask.allowed(allowed, case.keys);
+        }
+        // 129 · 129 · (32 / √dim) / 127² is too steep, and less than 0.96 of it is not.
+        let score = case.scales.query * 0.96 * worth.0.sqrt();
+        let worths = [score, 1.0, worth.1];
+        // Between the integers too: a little more of each, so that all quantisers round.
+        let floats = |i: usize| -> Vec<f32> {
+            case.tensors[i].1.iter().enumerate().map(|(j, &x)| (f32::from(x) + (j % 7) as f32 / 7.0) * worths[i]).collect()
+        };
+        let floats = [floats(0), floats(1), floats(2)];
+        let [query, key, value] = [0, 1, 2].map(|i| &floats[i][case.tensors[i].0..]);
+        let expected = specified_f32(case.dim, [query, key, value], &mask);
+        prop_assert!(expected.iter().all(|x| x.is_finite()));
+        for mut attention in available() {
+            let mut out = vec![78.0; query.len() + case.tensors[0].0];
+            let (before, got) = out.split_at_mut(case.tensors[0].0);
+            let heads = FloatHeads { dim: case.dim, masks: &[mask], kv_heads: 1, query, key, value };
+            attention.attend_f32(heads, got, &|_| ()).expect("a valid head");
+            prop_assert_eq!(bits(got), bits(&expected), "{:?}", attention.isa());
+            prop_assert!(before.iter().all(|x| x.to_bits() == 78.0_f32.to_bits()));
+        }
+    }
+
+    /// Values of any exponent, many of them where rounding decides.
+    #[test]
+    fn quantising_is_the_specification(values in vec(any::<f32>().prop_filter("finite", |x| x.is_finite()), 1..200)) {
+        // The scale is that of the largest magnitude: exponents near it round to something.
+        let largest = values.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let near = |x: &f32| if x.abs() < largest / 300.0 { x / x.abs().max(1e-30) * (largest / 200.0) } else { *x };
+        let row: Vec<f32> = values.iter().map(near).chain(values.iter().copied()).cycle().take(8 * 64).collect();
+        let (query, key) = ([1e-3; 8], vec![1e-3; row.len()]);
+        let expected = specified_f32(8, [&query, &key, &row], &Mask::new());
+        for mut attention in available() {
+            let mut got = [77.0; 8];
+            let heads = FloatHeads { dim: 8, masks: &[Mask::new()], kv_heads: 1, query: &query, key: &key, value: &row };
+            attention.attend_f32(heads, &mut got, &|_| ()).expect("a valid head");
+            prop_assert_eq!(bits(&got), bits(&expected), "{:?}", attention.isa());
+        }
+    }
+}
+
+/// What one step of a value is worth: the largest and the smallest, subnormal ones too.
+fn values_worth() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        1 => Just(f32::MAX / 129.0),
+        1 => Just(f32::MIN_POSITIVE),
+        1 => Just(f32::from_bits(3)),
+        6 => (-40.0..40.0_f32).prop_map(f32::exp2),
+    ]
 }
 
 /// The specification and every instruction set, on one head.
 fn assert_bits(parameters: Parameters, inputs: Inputs<'_>, mask: Mask<'_>) {
-    let (mut got, mut expected) = (vec![77; inputs.query.len()], vec![78; inputs.query.len()]);
-    let mut scratch = vec![0; scratch_len(parameters.dim())];
-    attn_fixed::attend(&parameters, inputs, &mask, &mut scratch, &mut expected).expect("a valid head");
+    let mut got = vec![77; inputs.query.len()];
+    let expected: Vec<i8> = specified(&parameters, inputs, &mask);
     for mut attention in available() {
         let heads = Heads { parameters: &[parameters], masks: &[mask], kv_heads: 1, inputs };
         attention.attend(heads, &mut got, &|_| ()).expect("a valid head");
@@ -201,11 +280,14 @@ fn threads_and_reused_memory() {
                 let heads = FloatHeads { dim, masks: &masks, kv_heads, query: &query, key: &key, value: &value };
                 let mut got = vec![77.0; query.len()];
                 pool.install(|| attention.attend_f32(heads, &mut got, &|_| ())).expect("valid heads");
-                let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
-                let mut expected = vec![78.0; query.len()];
-                let mut new = Attention::new(attention.isa()).expect("available");
-                one.install(|| new.attend_f32(heads, &mut expected, &|_| ())).expect("valid heads");
-                assert_eq!(got, expected, "{:?}, {threads} threads, dimension {dim}", attention.isa());
+                let (rows, group) = (queries * dim, masks.len() / kv_heads);
+                let expected: Vec<f32> = (masks.iter().enumerate())
+                    .flat_map(|(h, mask)| {
+                        let kv = h / group * keys * dim..(h / group + 1) * keys * dim;
+                        specified_f32(dim, [&query[h * rows..][..rows], &key[kv.clone()], &value[kv]], mask)
+                    })
+                    .collect();
+                assert_eq!(bits(&got), bits(&expected), "{:?}, {threads} threads, dimension {dim}", attention.isa());
             }
         }
     }
