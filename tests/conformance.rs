@@ -47,6 +47,11 @@ macro_rules! conformance {
             }
 
             #[test]
+            fn floats_have_the_expected_bits() {
+                super::floats_have_the_expected_bits($kind);
+            }
+
+            #[test]
             fn floats_equal_the_specification() {
                 super::floats_equal_the_specification($kind);
             }
@@ -151,13 +156,15 @@ fn assert_tile(name: &str, out: &[i8]) {
     insta::assert_snapshot!(format!("{name}_summary"), summary(out));
 }
 
+fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, x| (hash ^ u64::from(x)).wrapping_mul(0x0100_0000_01b3))
+}
+
 fn summary(out: &[i8]) -> String {
     let floats = || out.iter().map(|&x| f64::from(x));
     let mean = floats().sum::<f64>() / out.len() as f64;
     let deviation = (floats().map(|x| (x - mean).powi(2)).sum::<f64>() / out.len() as f64).sqrt();
-    let checksum = out
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &x| (hash ^ u64::from(x as u8)).wrapping_mul(0x0100_0000_01b3));
+    let checksum = fnv1a(out.iter().map(|&x| x as u8));
     let mut text = format!(
         "shape: {} x 64\nrange: {} to {}\nmean: {mean:.4}\nstandard deviation: {deviation:.4}\nfnv1a: {checksum:016x}\n\
          first 8 x 8:\n",
@@ -188,6 +195,34 @@ fn a_whole_head_has_the_expected_bits(kind: BackendKind) {
     let Some(mut backend) = open(kind) else { return };
     let head = Head::of_fixture("whisper.npz", 3, 0..1500, nearest);
     assert_tile("whisper_head_layer_3", &head.run(&mut *backend));
+}
+
+/// Floats in and out. The bits would be files four times the size: a hash of them, little-endian.
+fn floats_have_the_expected_bits(kind: BackendKind) {
+    let Some(mut backend) = open(kind) else { return };
+    for (name, file, head) in [("acceptance", "acceptance.npz", 0), ("whisper_head_layer_3", "whisper.npz", 3)] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/suite/data").join(file);
+        let npz::Inputs { keys, dim, values, .. } = npz::read(&path).expect("a committed fixture");
+        let Values::Float(tensors) = &values else { panic!("{file} holds floats") };
+        let [query, key, value] =
+            [&tensors.query, &tensors.key, &tensors.value].map(|tensor| &tensor[head * keys * dim..][..keys * dim]);
+        let mut out = vec![77.0; query.len()];
+        let heads = FloatHeads { dim, masks: &[Mask::new()], kv_heads: 1, query, key, value };
+        backend.attend_f32(heads, &mut out, &|_| ()).expect("a valid head");
+        let mut text = format!(
+            "shape: {keys} x {dim}\nrange: {:?} to {:?}\nfnv1a: {:016x}\nfirst 4 x 4:\n",
+            out.iter().copied().fold(f32::MAX, f32::min),
+            out.iter().copied().fold(f32::MIN, f32::max),
+            fnv1a(out.iter().flat_map(|x| x.to_le_bytes())),
+        );
+        for row in out.chunks_exact(dim).take(4) {
+            for x in &row[..4] {
+                write!(text, "{x:15?}").expect("a string");
+            }
+            text.push('\n');
+        }
+        insta::assert_snapshot!(format!("{name}_floats"), text);
+    }
 }
 
 /// Heads at random, with all that varies between calls.

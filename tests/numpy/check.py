@@ -101,7 +101,7 @@ def vectors():
 def main():
     results = [(name, compare(name, out)) for name, out in outputs()] + list(vectors())
     for name, result in results:
-        print(f"{name:24}{result}")
+        print(f"{name:28}{result}")
     sys.exit(any(result != "equal" for _, result in results))
 
 

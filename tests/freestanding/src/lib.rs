@@ -4,10 +4,13 @@
 
 use core::{array::from_fn, hint::black_box};
 
-use attn_fixed::{AttentionError, Inputs, Mask, ParameterError, Parameters, Scales, attend, attend_tile, scratch_len};
+use attn_fixed::{
+    AttentionError, Inputs, Mask, ParameterError, Parameters, QuantiseError, Scales, attend, attend_tile, quantise,
+    scratch_len,
+};
 
 /// The hash of the outputs, if they are right.
-pub const EXPECTED: u64 = 0xf44a_6007_00b3_e446;
+pub const EXPECTED: u64 = 0x5d91_1dfb_f096_1b0b;
 
 const SCALES: Scales = Scales { query: 0.02, key: 0.02, value: 0.02, out: 0.01 };
 
@@ -67,11 +70,38 @@ fn sequence() -> Option<Sequence> {
     Some(head)
 }
 
-/// FNV-1a of the outputs of a tile and of a masked sequence; `None` if an attention was refused.
+/// Query, key and value in floats, which quantising rounds.
+fn float_tensors() -> [[[f32; 8]; FLOAT_ROWS]; 3] {
+    let Head { query, key, value, .. } = Head::<FLOAT_ROWS, FLOAT_ROWS, 8>::new(3);
+    [query, key, value].map(|rows| rows.map(|row| row.map(|x| f32::from(x) / 61.0)))
+}
+
+const FLOAT_ROWS: usize = 70;
+
+/// Floats out of floats, causal.
+fn floats() -> Option<[[f32; 8]; FLOAT_ROWS]> {
+    type Attend = fn(&Parameters, Inputs<'_>, &Mask<'_>, &mut [i32], &mut [f32]) -> Result<(), AttentionError>;
+    let attend: Attend = black_box(attend);
+    let quantise: fn(&[f32], &mut [i8]) -> Result<f32, QuantiseError> = black_box(quantise);
+    let mut quantised = [[[0; 8]; FLOAT_ROWS]; 3];
+    let mut scales = [0.0; 3];
+    for ((tensor, quantised), scale) in float_tensors().iter().zip(&mut quantised).zip(&mut scales) {
+        *scale = quantise(tensor.as_flattened(), quantised.as_flattened_mut()).ok()?;
+    }
+    let ([query, key, value], [q, k, v]) = (scales, &quantised);
+    let parameters = Parameters::new(8, Scales { query, key, value, out: value }).ok()?;
+    let inputs = Inputs { query: q.as_flattened(), key: k.as_flattened(), value: v.as_flattened() };
+    let mut out = [[0.0; 8]; FLOAT_ROWS];
+    attend(&parameters, inputs, &Mask::new().causal(0), &mut [0; scratch_len(8)], out.as_flattened_mut()).ok()?;
+    Some(out)
+}
+
+/// FNV-1a of the outputs of a tile, of a masked sequence and, little-endian, of floats; `None` if an attention was refused.
 pub fn outputs() -> Option<u64> {
-    let (tile, sequence) = (tile()?, sequence()?);
-    let bytes = tile.out.as_flattened().iter().chain(sequence.out.as_flattened());
-    Some(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte as u8)).wrapping_mul(0x100_0000_01b3)))
+    let (tile, sequence, floats) = (tile()?, sequence()?, floats()?);
+    let bytes = tile.out.as_flattened().iter().chain(sequence.out.as_flattened()).map(|&x| x as u8);
+    let bytes = bytes.chain(floats.as_flattened().iter().flat_map(|x| x.to_le_bytes()));
+    Some(bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)))
 }
 
 #[cfg(test)]
@@ -103,10 +133,26 @@ mod tests {
         }
     }
 
+    /// The outputs are float attention on the floats themselves, within what quantising them costs.
+    fn check_floats(out: &[[f32; 8]; FLOAT_ROWS]) {
+        let [query, key, value] = float_tensors();
+        for (i, (query, out)) in query.iter().zip(out).enumerate() {
+            let dot = |key: &[f32; 8]| query.iter().zip(key).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>();
+            let weights: [f64; FLOAT_ROWS] =
+                from_fn(|j| if j <= i { (dot(&key[j]) / 8_f64.sqrt()).exp() } else { 0.0 });
+            let sum: f64 = weights.iter().sum();
+            for (x, &got) in out.iter().enumerate() {
+                let exact = weights.iter().zip(&value).map(|(w, value)| w * f64::from(value[x])).sum::<f64>() / sum;
+                assert!((exact - f64::from(got)).abs() <= 0.05, "{i} {x}: {got} is not {exact}");
+            }
+        }
+    }
+
     #[test]
     fn expected_is_the_hash_of_right_outputs() {
         check(&tile().expect("valid"), |_, _| true);
         check(&sequence().expect("valid"), |i, j| j < 130 && j <= i + 126 && allowed(i, j));
+        check_floats(&floats().expect("valid"));
         assert_eq!(outputs(), Some(EXPECTED), "{:x?}", outputs());
     }
 }
