@@ -1,7 +1,7 @@
 //! Scaled dot-product attention, `softmax(q·kᵀ / √d) · v`, in integers only: int8 in, int8 out, int32 between. This
 //! crate is the **specification** of the arithmetic: every backend gives these bits, on every input.
 //!
-//! `no_std`, no allocation, no unsafe code, no float but in [`Parameters::new`] and the quantisers.
+//! `no_std`, no allocation, no unsafe code, no float but in [`Parameters::new`], the quantisers and outputs of `f32`.
 //!
 //! # The way of a tile
 //! | step | module |
@@ -10,10 +10,10 @@
 //! | the scales become fixed-point [`Parameters`] | [`scale`] |
 //! | each query meets the keys in blocks of [`BLOCK`]: scores, their maximum, weights relative to it | [`block`], [`exp2`](mod@exp2) |
 //! | the blocks are merged into a row | [`row`] |
-//! | the row is divided by its sum and becomes int8 | [`requantise`] |
+//! | the row is divided by its sum and becomes int8, or floats | [`output`], [`requantise`] |
 //!
 //! [`attend`] does the last three for slices of any length, [`attend_tile`] for a tile whose shape the compiler knows;
-//! [`Heads`] is how several heads are handed to a backend.
+//! [`Heads`] is how several heads are handed to a backend, [`FloatHeads`] how they are in floats.
 //! [`types`] tells the width of every quantity.
 //!
 //! # Contract

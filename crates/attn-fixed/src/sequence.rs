@@ -65,7 +65,8 @@ pub const fn scratch_len(dim: usize) -> usize {
 
 /// `out = softmax(q·kᵀ / √dim) · v` of one head, masked; `dim` is the parameters'.
 ///
-/// The output is int8 in steps of the output scale, or floats. A row that sees no key is all zeros. The scratch memory need not be initialised.
+/// The output is int8 in steps of the output scale, or `f32`, which needs none. A row that sees no key is all zeros. The scratch
+/// memory need not be initialised.
 ///
 /// # Errors
 /// Empty tensors, lengths that disagree, more than [`MAX_KEYS`] keys, a mask of another shape, or too little scratch
