@@ -395,7 +395,7 @@ fn floats_equal_the_specification(kind: BackendKind) {
             }
             Err(error) => {
                 prop_assert_eq!(result, Err(BackendError::Float(FloatError::Parameters(error))));
-                prop_assert!(out.iter().all(|&x| x == 77.0), "the output was touched");
+                prop_assert!(is_untouched(&out), "the output was touched");
             }
         }
         Ok(())
@@ -403,6 +403,10 @@ fn floats_equal_the_specification(kind: BackendKind) {
     if let Err(error) = result {
         panic!("{}: {error}", kind.name());
     }
+}
+
+fn is_untouched(out: &[f32]) -> bool {
+    out.iter().all(|x| x.to_bits() == 77.0_f32.to_bits())
 }
 
 fn refuses_floats_that_are_not_finite(kind: BackendKind) {
@@ -417,7 +421,7 @@ fn refuses_floats_that_are_not_finite(kind: BackendKind) {
             let got = backend.attend_f32(heads, &mut out, &|_| ()).expect_err("not finite");
             let expected = FloatError::Quantise { tensor, error: QuantiseError::NotFinite { index: 27, got: bad } };
             assert_eq!(got.to_string(), expected.to_string());
-            assert_eq!(out, [77.0; 48]);
+            assert!(is_untouched(&out));
         }
     }
     let floats = [1.0; 48];
@@ -429,7 +433,7 @@ fn refuses_floats_that_are_not_finite(kind: BackendKind) {
         let error = backend.attend_f32(heads, &mut out[..out_len], &|_| ()).expect_err("shapes");
         assert!(error.to_string().contains("got"), "{error}");
     }
-    assert_eq!(out, [77.0; 48]);
+    assert!(is_untouched(&out));
 }
 
 /// The same errors, and nothing written.

@@ -3,7 +3,7 @@
 
 use attn_cpu::{Attention, Isa};
 use attn_fixed::{
-    BLOCK, FloatHeads, Heads, Inputs, Mask, Output, Parameters, Scales,
+    BLOCK, FloatError, FloatHeads, Heads, Inputs, Mask, Output, Parameters, QuantiseError, Scales, Tensor,
     block::{DOMINATED_BELOW, distance},
     exp2::exp2,
     quantise, scratch_len,
@@ -288,6 +288,37 @@ fn threads_and_reused_memory() {
                     })
                     .collect();
                 assert_eq!(bits(&got), bits(&expected), "{:?}, {threads} threads, dimension {dim}", attention.isa());
+            }
+        }
+    }
+}
+
+/// Of several, whatever thread meets which first; heads of more than one piece.
+#[test]
+fn the_first_float_that_is_not_finite_is_named() {
+    const DIM: usize = 64;
+    let len = 600 * DIM;
+    for mut attention in available() {
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+            for first in [0, 17_000, len + 3, 2 * len - 1] {
+                let query = vec![0.5; 2 * len];
+                let (mut key, mut value) = (query.clone(), query.clone());
+                key[first..].iter_mut().step_by(997).for_each(|x| *x = f32::INFINITY);
+                value[5] = f32::NEG_INFINITY;
+                let heads = FloatHeads {
+                    dim: DIM,
+                    masks: &[Mask::new(); 2],
+                    kv_heads: 2,
+                    query: &query,
+                    key: &key,
+                    value: &value,
+                };
+                let mut out = vec![77.0; query.len()];
+                let got = pool.install(|| attention.attend_f32(heads, &mut out, &|_| ()));
+                let error = QuantiseError::NotFinite { index: first, got: f32::INFINITY };
+                assert_eq!(got, Err(FloatError::Quantise { tensor: Tensor::Key, error }), "{threads} threads");
+                assert!(out.iter().all(|x| x.to_bits() == 77.0_f32.to_bits()), "the output was touched");
             }
         }
     }
