@@ -293,6 +293,25 @@ fn threads_and_reused_memory() {
     }
 }
 
+/// The mean of the largest floats is none of infinity: 127 times the scale, which is rounded up, would be.
+#[test]
+fn values_of_the_largest_magnitude() {
+    const DIM: usize = 20;
+    for keys in [1, 70] {
+        let numbers: Vec<f32> = (0..keys * DIM).map(|i| (i * i % 31) as f32 / 31.0).collect();
+        let value: Vec<f32> = (0..keys * DIM).map(|i| if i % 2 == 0 { f32::MAX } else { f32::MIN }).collect();
+        let expected = specified_f32(DIM, [&numbers, &numbers, &value], &Mask::new());
+        assert!(bits(&expected).contains(&f32::MAX.to_bits()) && expected.iter().all(|x| x.abs() >= 0.999 * f32::MAX));
+        for mut attention in available() {
+            let mut got = vec![77.0; keys * DIM];
+            let (masks, kv_heads) = (&[Mask::new()], 1);
+            let heads = FloatHeads { dim: DIM, masks, kv_heads, query: &numbers, key: &numbers, value: &value };
+            attention.attend_f32(heads, &mut got, &|_| ()).expect("a valid head");
+            assert_eq!(bits(&got), bits(&expected), "{:?}", attention.isa());
+        }
+    }
+}
+
 /// Of several, whatever thread meets which first; heads of more than one piece.
 #[test]
 fn the_first_float_that_is_not_finite_is_named() {

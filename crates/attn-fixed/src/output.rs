@@ -40,7 +40,7 @@ impl Output for f32 {
         }
         let reciprocal = reciprocal(sum);
         for (out, &accumulator) in out.iter_mut().zip(accumulator) {
-            // Only -128 of a scale near the largest float may be beyond it.
+            // 127 times the scale of the largest float is beyond it, as that scale was rounded up.
             *out = (accumulator as Self * reciprocal * parameters.value_scale()).clamp(Self::MIN, Self::MAX);
         }
     }
