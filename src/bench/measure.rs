@@ -28,7 +28,8 @@ const PEAK: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_millis(100);
 const FEW_ROUNDS: usize = 3;
 
-/// libtorch's threads wait for more work for so long before they sleep; whoever computes meanwhile shares the cores with them.
+/// With several threads, libtorch's and rayon's wait for more work for a while before they sleep; whoever computes meanwhile
+/// would share the cores with them.
 const SETTLE: Duration = Duration::from_millis(10);
 
 /// How to measure.
@@ -109,7 +110,7 @@ pub fn measure(workload: &Workload, options: &Options) -> Result<Rows, BenchErro
         for i in 0..count {
             let entry = &mut entries[(round + i) % count];
             if round < entry.rounds {
-                entry.measure()?;
+                entry.measure(options.threads)?;
                 settle();
             }
         }
@@ -152,9 +153,9 @@ impl Entry<'_> {
         Ok(start.elapsed())
     }
 
-    fn measure(&mut self) -> Result<(), BenchError> {
-        if self.batch > 1 {
-            // Whoever was before has left its own data in the caches.
+    fn measure(&mut self, threads: u16) -> Result<(), BenchError> {
+        if self.batch > 1 || threads > 1 {
+            // Whoever was before has left its own data in the caches, and this one's threads sleep.
             self.contestant.attention.compute()?;
         }
         let seconds = self.time()?.as_secs_f64() / f64::from(self.batch);

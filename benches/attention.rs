@@ -1,0 +1,48 @@
+//! `cargo bench`: the workloads and contestants of `attn bench` under criterion, in multiply-accumulates per second, one
+//! group a workload, on one thread. `cargo bench --features torch` has libtorch among them, `cargo bench -- whisper` one group.
+#![allow(missing_docs, reason = "criterion's macros")]
+
+use std::time::Duration;
+
+use attn::{
+    backend::Isa,
+    bench::{available, contestants, set_threads, workloads},
+};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group};
+
+fn attention(criterion: &mut Criterion) {
+    for workload in workloads() {
+        let data = workload.data().expect("built-in numbers");
+        let mut group = criterion.benchmark_group(&workload.name);
+        // The specification takes a good part of a second for a layer of Whisper.
+        group.sampling_mode(SamplingMode::Flat).sample_size(20);
+        group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+        group.throughput(Throughput::Elements(workload.shape.macs()));
+        for mut contestant in contestants(&data, &available()).expect("backends that this CPU has") {
+            group.bench_function(contestant.name, |bencher| {
+                bencher.iter(|| contestant.attention.compute().expect("built-in numbers"));
+            });
+        }
+        group.finish();
+    }
+}
+
+/// The instructions that the backends multiply with.
+fn peak(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("peak");
+    group.sample_size(20).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let macs = attn_cpu::peak(isa).expect("available");
+        group.throughput(Throughput::Elements(macs));
+        group.bench_function(isa.name(), |bencher| bencher.iter(|| attn_cpu::peak(isa)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, attention, peak);
+
+fn main() {
+    set_threads(1).expect("the first threads of the process");
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}
