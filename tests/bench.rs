@@ -66,7 +66,7 @@ fn every_backend_and_peer_has_a_row_with_all_fields() {
             assert!(row["ratio_torch_f32"].is_null() && row.get("ratio_torch_f32").is_some(), "{row}");
         }
         if row["backend"] == PEERS[0] {
-            assert_eq!(number("ratio_torch_f32"), 1.0);
+            assert_eq!(row["ratio_torch_f32"], 1.0);
             assert!(number("max_error_lsb") < 1e-3, "{row}");
         }
         // Less than what 8 bits cost, and more than nothing for whoever has 8 bits.

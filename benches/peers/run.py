@@ -39,8 +39,8 @@ REQUIREMENTS = HERE / "requirements.txt"
 REFERENCE = "torch-sdpa-f32"
 # Shorter calls are measured several at a time.
 BATCH = 1e-3
-# With several threads, those of one library wait for more work for a while before they sleep.
-SETTLE = 0.01
+# With several threads, those of torch (OpenMP) wait for more work at full load for 9 to 11 ms before they sleep.
+SETTLE = 0.02
 
 
 def enter_venv():

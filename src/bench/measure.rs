@@ -28,9 +28,9 @@ const PEAK: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_millis(100);
 const FEW_ROUNDS: usize = 3;
 
-/// With several threads, libtorch's and rayon's wait for more work for a while before they sleep; whoever computes meanwhile
-/// would share the cores with them.
-const SETTLE: Duration = Duration::from_millis(10);
+/// With several threads, those of libtorch (OpenMP) wait for more work at full load for 9 to 11 ms before they sleep, as
+/// measured; whoever computes meanwhile would share the cores with them.
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// How to measure.
 #[derive(Clone, Debug)]
@@ -226,9 +226,9 @@ mod tests {
 
     #[test]
     fn medians() {
-        assert_eq!(median([3.0, 1.0, 9.0].into_iter()), 3.0);
-        assert_eq!(median([3.0, 1.0, 9.0, 5.0].into_iter()), 4.0);
-        assert!(median([].into_iter()).is_nan());
+        let of = |values: &[f64]| median(values.iter().copied());
+        assert_eq!((of(&[3.0, 1.0, 9.0]), of(&[3.0, 1.0, 9.0, 5.0])), (3.0, 4.0));
+        assert!(of(&[]).is_nan());
     }
 
     #[test]
@@ -245,6 +245,6 @@ mod tests {
         output[70] += 1.5 * step(2);
         let worst = accuracy(&output, &data).expect("metrics");
         assert!((worst.max_error - 3.0).abs() < 1e-9 && (worst.mae - 3.0 / 32.0).abs() < 1e-9, "{worst:?}");
-        assert_eq!(worst.within_1, 30.0 / 32.0);
+        assert_eq!((worst.count, worst.within_1), (32, 30.0 / 32.0));
     }
 }

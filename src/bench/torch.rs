@@ -27,7 +27,8 @@ pub(super) fn contestants(data: &Data) -> Result<Vec<Contestant<'_>>, BenchError
         ("torch-plain-f32", Method::Plain, Precision::F32),
         ("torch-plain-bf16", Method::Plain, Precision::Bf16),
     ];
-    let fits = |method| method == Method::Fused || data.shape.scores() <= MAX_SCORES;
+    let scores = data.shape.macs() / (2 * data.shape.dim as u64);
+    let fits = |method| method == Method::Fused || scores <= MAX_SCORES;
     let [query, key, value] = data.float64();
     let scale = 1.0 / (data.shape.dim as f64).sqrt();
     all.into_iter()

@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, str::FromStr};
 
 use attn_fixed::{AttentionError, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, ParameterError, Parameters};
+#[cfg(any(feature = "torch", test))]
 use ndarray::Array3;
 
 use super::BenchError;
@@ -33,11 +34,6 @@ impl Shape {
     #[must_use]
     pub fn macs(self) -> u64 {
         2 * [self.heads, self.queries, self.keys, self.dim].map(|x| x as u64).iter().product::<u64>()
-    }
-
-    /// Scores of all heads, what plain attention holds at once.
-    pub(super) fn scores(self) -> u64 {
-        [self.heads, self.queries, self.keys].map(|x| x as u64).iter().product()
     }
 
     fn check(self) -> Result<Self, ShapeError> {
@@ -294,6 +290,7 @@ impl Data {
     }
 
     /// Query, key and value as whoever computes in floats gets them: `[heads, rows, dim]`.
+    #[cfg(any(feature = "torch", test))]
     pub(super) fn float64(&self) -> [Array3<f64>; 3] {
         let Shape { heads, queries, keys, dim } = self.shape;
         let (floats, integers, scales) = (&self.floats.tensors, &self.problem.tensors, &self.problem.scales);

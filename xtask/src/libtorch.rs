@@ -38,7 +38,7 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
     run.run(doc)?;
     // The targets whose tests use libtorch, and no others: the summary says how many ran with it.
     run.tests_with(&format!("libtorch {}", libtorch.version));
-    run.cargo(&cargo("test", &["--test", "torch"]))?;
+    run.cargo(&cargo("test", &["--test", "torch", "--test", "bench"]))?;
     run.cargo(&cargo("test", &["--doc", "--", "torch.rs"]))
 }
 
