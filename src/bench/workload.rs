@@ -333,8 +333,8 @@ mod tests {
                 "shape: got `99999999999999999999x1x1x8`, expected four numbers, HEADSxQUERIESxKEYSxDIM",
             ),
             ("1x0x1x8", "shape: got 1x0x1x8, expected no zero in it"),
-            ("1x1x1x7", "shape: dimension: got 7, expected 8 to 256"),
-            ("1x1x1x257", "shape: dimension: got 257, expected 8 to 256"),
+            ("1x1x1x7", "shape: head dimension: got 7, expected 8 to 256"),
+            ("1x1x1x257", "shape: head dimension: got 257, expected 8 to 256"),
             ("1x1x1048577x8", "shape: keys: got 1048577, expected at most 1048576"),
             ("1x1x1048576x65", "shape: got 1x1x1048576x65, expected at most 67108864 elements in a tensor of it"),
             (
