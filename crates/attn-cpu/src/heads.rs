@@ -13,6 +13,9 @@ use crate::{
 /// Queries of a piece of work; packed keys and values stay in the cache between them.
 const QUERIES: usize = 128;
 
+/// Keys and values are not packed for so few queries.
+const FEW: usize = 4;
+
 /// The memory of an instruction set's kernel, used again by the next call.
 pub(crate) struct Workspace<S: Simd> {
     simd: S,
@@ -182,6 +185,20 @@ impl<V: Copy + Send + Sync> Memory<V> {
         let piece = |packed: &Packed<V>, thread: &mut [Group<V>; 2], h: usize, i: usize, out: &mut [E]| {
             simd.attend(packed, thread, heads.head(h), i * QUERIES, out);
         };
+        if group * head_len <= FEW * dim {
+            let one = |(h, out): (usize, &mut [E])| {
+                simd.attend_rows(heads.head(h), out);
+                progress(out.len() / dim);
+            };
+            #[cfg(feature = "std")]
+            if rayon::current_num_threads() > 1 {
+                use rayon::prelude::*;
+                out.par_chunks_exact_mut(head_len).enumerate().for_each(one);
+                return;
+            }
+            out.chunks_exact_mut(head_len).enumerate().for_each(one);
+            return;
+        }
         let new = || [0, 1].map(|_| Group::new(simd));
 
         #[cfg(feature = "std")]

@@ -49,7 +49,7 @@ pub(crate) struct Constants<'a> {
     multiplier: i32,
     octaves: Octaves,
     /// Scores that are more than this below the maximum are far: `power < FAR_BELOW`.
-    near: i32,
+    pub(crate) near: i32,
 }
 
 /// `(m·c + 2^(n-1)) >> n` in 32 bits: `m = high · 2^12 + low`, then `(((low·c + r1) >> n1) + (high·c << l) + r2) >> n2`.

@@ -27,6 +27,7 @@ extern crate std;
 mod heads;
 mod kernel;
 mod pack;
+mod row;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;

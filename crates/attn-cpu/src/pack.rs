@@ -118,31 +118,36 @@ pub(crate) fn pack_rows<S: Simd>(s: S, rows: &[i8], dim: usize, xor: S::V, to: &
     }
 }
 
-/// The first `DEPTH` rows of values, or what there is of them and zeros, as one step of each panel of a block.
+/// The first `DEPTH` rows of values as one step of each panel of a block.
 #[inline(always)]
 fn pack_values<S: Simd>(s: S, rows: &[i8], dim: usize, block: &mut [S::V], step: usize) {
+    for (i, panel) in block.chunks_exact_mut(BLOCK / S::DEPTH).enumerate() {
+        panel[step] = pack_columns(s, rows, dim, i * S::ROWS);
+    }
+}
+
+/// `ROWS` columns from this one on, of the first `DEPTH` rows of values, or what there is of them and zeros.
+#[inline(always)]
+pub(crate) fn pack_columns<S: Simd>(s: S, rows: &[i8], dim: usize, first: usize) -> S::V {
     let zeros = [0; MAX_DIM];
     let mut four = [&zeros[..dim]; 4];
     for (to, row) in four[..S::DEPTH].iter_mut().zip(rows.chunks_exact(dim)) {
         *to = row;
     }
     let [a, b, c, d] = [&four[0][..dim], &four[1][..dim], &four[2][..dim], &four[3][..dim]];
-    for (i, panel) in block.chunks_exact_mut(BLOCK / S::DEPTH).enumerate() {
-        let first = i * S::ROWS;
-        let (a, b) = (columns(a, first), columns(b, first));
-        let mut lanes = [0; MAX_ROWS];
-        if S::DEPTH == 4 {
-            let (c, d) = (columns(c, first), columns(d, first));
-            for i in 0..MAX_ROWS {
-                lanes[i] = i32::from_le_bytes([a[i] as u8, b[i] as u8, c[i] as u8, d[i] as u8]);
-            }
-        } else {
-            for i in 0..MAX_ROWS {
-                lanes[i] = i32::from(i16::from(a[i]) as u16) | i32::from(b[i]) << 16;
-            }
+    let (a, b) = (columns(a, first), columns(b, first));
+    let mut lanes = [0; MAX_ROWS];
+    if S::DEPTH == 4 {
+        let (c, d) = (columns(c, first), columns(d, first));
+        for i in 0..MAX_ROWS {
+            lanes[i] = i32::from_le_bytes([a[i] as u8, b[i] as u8, c[i] as u8, d[i] as u8]);
         }
-        panel[step] = s.load(&lanes);
+    } else {
+        for i in 0..MAX_ROWS {
+            lanes[i] = i32::from(i16::from(a[i]) as u16) | i32::from(b[i]) << 16;
+        }
     }
+    s.load(&lanes)
 }
 
 /// The columns of a row from this one on, and zeros behind the last.

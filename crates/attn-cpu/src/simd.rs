@@ -122,6 +122,9 @@ pub(crate) trait Compiled: Simd {
         out: &mut [E],
     );
 
+    /// [`attend_rows`](crate::row::attend_rows)
+    fn attend_rows<E: Element>(self, head: Head<'_>, out: &mut [E]);
+
     /// [`attn_fixed::quantise::largest`]
     fn largest(self, values: &[f32]) -> Result<f32, QuantiseError>;
 

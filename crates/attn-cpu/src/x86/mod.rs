@@ -29,6 +29,7 @@ use crate::{
     heads::{Kernel, Workspace, attend_queries},
     kernel::{Element, Group},
     pack::Packed,
+    row,
     simd::{Compiled, Simd},
 };
 use avx2::{Avx2, AvxVnni};
@@ -80,6 +81,15 @@ macro_rules! compiled {
                 }
                 // SAFETY: `self` proves that the CPU has these features.
                 unsafe { fill(values, scale, quantised) }
+            }
+
+            fn attend_rows<E: Element>(self, head: Head<'_>, out: &mut [E]) {
+                #[target_feature(enable = $features)]
+                fn attend_rows<E: Element>(s: $simd, head: Head<'_>, out: &mut [E]) {
+                    row::attend_rows(s, head, out);
+                }
+                // SAFETY: `self` proves that the CPU has these features.
+                unsafe { attend_rows(self, head, out) }
             }
 
             fn attend<E: Element>(
