@@ -134,7 +134,13 @@ pub(crate) fn pack_columns<S: Simd>(s: S, rows: &[i8], dim: usize, first: usize)
     for (to, row) in four[..S::DEPTH].iter_mut().zip(rows.chunks_exact(dim)) {
         *to = row;
     }
-    let [a, b, c, d] = [&four[0][..dim], &four[1][..dim], &four[2][..dim], &four[3][..dim]];
+    zip_columns(s, four, dim, first)
+}
+
+/// `ROWS` columns from this one on, of `DEPTH` rows.
+#[inline(always)]
+pub(crate) fn zip_columns<S: Simd>(s: S, rows: [&[i8]; 4], dim: usize, first: usize) -> S::V {
+    let [a, b, c, d] = [&rows[0][..dim], &rows[1][..dim], &rows[2][..dim], &rows[3][..dim]];
     let (a, b) = (columns(a, first), columns(b, first));
     let mut lanes = [0; MAX_ROWS];
     if S::DEPTH == 4 {

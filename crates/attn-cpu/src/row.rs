@@ -10,7 +10,7 @@ use attn_fixed::{
 
 use crate::{
     kernel::{Constants, Element, FOUR, Merge, ROUND, block_shift, distance, exp2, is_dominated, magnitude, rounding},
-    pack::pack_columns,
+    pack::{pack_columns, zip_columns},
     simd::{MAX_ROWS, Simd},
 };
 
@@ -123,29 +123,37 @@ impl<V: Copy> Row<V> {
         // 128 in every byte.
         let bias = s.splat(if S::BIAS == 0 { 0 } else { 0x8080_8080_u32 as i32 });
         let chunk = S::ROWS * S::DEPTH;
+        let mut keys = key.chunks_exact(dim);
         let mut scores = [s.splat(0); SCORES];
-        for (i, scores) in scores[..BLOCK / S::ROWS].iter_mut().enumerate() {
-            let mut square = [s.splat(0); MAX_ROWS];
-            for (l, lanes) in square[..S::ROWS].iter_mut().enumerate() {
-                let Some(key) = key.get(key_of::<S>(i, l) * dim..) else { break };
-                let mut sums = s.splat(0);
-                for (at, &query) in (0..dim).step_by(chunk).zip(&self.query) {
-                    // What is read of the next key meets zeros of the query.
-                    let Some(key) = key.get(at..) else { break };
-                    let elements = if key.len() >= chunk { s.elements(key) } else { elements(s, key) };
-                    sums = s.dot(sums, s.xor(elements, bias), query);
+        for scores in scores[..BLOCK / S::ROWS].chunks_exact_mut(FOUR) {
+            // Sums of a key in the lanes of a vector, then keys in lanes.
+            let mut squares = [[s.splat(0); MAX_ROWS]; FOUR];
+            for l in 0..S::ROWS {
+                for square in &mut squares {
+                    let Some(key) = keys.next() else { break };
+                    let mut sums = s.splat(0);
+                    let elements_of = key.chunks_exact(chunk);
+                    let rest = elements_of.remainder();
+                    for (elements, &query) in elements_of.zip(&self.query) {
+                        sums = s.dot(sums, s.xor(s.elements(elements), bias), query);
+                    }
+                    if !rest.is_empty() {
+                        sums = s.dot(sums, s.xor(elements(s, rest), bias), self.query[dim / chunk]);
+                    }
+                    square[l] = sums;
                 }
-                *lanes = sums;
             }
-            s.transpose(&mut square);
-            for step in [8, 4, 2, 1] {
-                if step < S::ROWS {
-                    for i in 0..step {
-                        square[i] = s.add(square[i], square[i + step]);
+            for (scores, square) in scores.iter_mut().zip(&mut squares) {
+                s.transpose(square);
+                for step in [8, 4, 2, 1] {
+                    if step < S::ROWS {
+                        for i in 0..step {
+                            square[i] = s.add(square[i], square[i + step]);
+                        }
                     }
                 }
+                *scores = s.add(square[0], self.bias);
             }
-            *scores = s.add(square[0], self.bias);
         }
         scores
     }
@@ -163,13 +171,19 @@ impl<V: Copy> Row<V> {
         let raised = s.max(exponent, self.risen(s));
         let shift = block_shift(s, raised, exponent);
         let merge = Merge::new(s, &mut self.sum, &mut self.reference, raised, shift, fraction, weights.total);
-        let steps = (value.len() / dim).div_ceil(S::DEPTH);
         for (first, accumulator) in (0..dim).step_by(S::ROWS).zip(&mut self.accumulator) {
             // Two sums, so that none waits for the one before it.
             let mut sums = [s.splat(0); 2];
-            for step in 0..steps {
-                let values = pack_columns(s, &value[step * S::DEPTH * dim..], dim, first);
+            let steps = value.chunks_exact(S::DEPTH * dim);
+            let (count, rest) = (steps.len(), steps.remainder());
+            for (step, rows) in steps.enumerate() {
+                let (a, b) = (&rows[..dim], &rows[dim..2 * dim]);
+                let (c, d) = if S::DEPTH == 4 { (&rows[2 * dim..3 * dim], &rows[3 * dim..]) } else { (a, b) };
+                let values = zip_columns(s, [a, b, c, d], dim, first);
                 sums[step % 2] = s.dot(sums[step % 2], weights.step(s, step), values);
+            }
+            if !rest.is_empty() {
+                sums[0] = s.dot(sums[0], weights.step(s, count), pack_columns(s, rest, dim, first));
             }
             let old = if merge.lowered { merge.lower(s, *accumulator) } else { *accumulator };
             *accumulator = merge.add(s, old, s.add(sums[0], sums[1]));
