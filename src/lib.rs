@@ -2,7 +2,7 @@
 //!
 //! The arithmetic is [`attn_fixed`]'s, re-exported here; [`backend`] chooses where it runs. With the feature `cli`
 //! (default) come the parts of the `attn` command: [`npz`] reads and writes numpy archives, [`problem`] makes integers of
-//! them, [`suite`] validates a backend against float64 attention, [`compare`] compares two outputs, [`bench`] measures
+//! them, [`suite`] validates a backend against float64 attention, [`compare`] compares two outputs, [`mod@bench`] measures
 //! speed beside that of others. Dependents that want
 //! attention alone leave it out with `default-features = false`, and embedders take the crate `attn-fixed` alone.
 #![forbid(unsafe_code)]
