@@ -2,6 +2,7 @@
 
 mod checks;
 mod generate;
+mod instructions;
 mod libtorch;
 mod run;
 
@@ -17,21 +18,24 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   sanitizer        the unsafe code under AddressSanitizer, where there is a nightly compiler
   features         every crate builds with and without its features
   generated        generated files are what attn-fixed generates today
+  instructions     a tile and a head take as many instructions as on record, counted by valgrind
   numpy            fixtures, float truth, arithmetic and archives against real numpy
   freestanding     attn-fixed linked and run without any library
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
   lint             format, clippy and documentation without warnings
   libtorch         install libtorch below target/, or check the one that the environment names
-  generate         write the generated files";
+  generate         write the generated files
+  count            count instructions and put them on record";
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 8] = [
+const CHECKS: [(&str, Check); 9] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("sanitizer", checks::sanitizer),
     ("features", checks::features),
     ("generated", generate::check),
+    ("instructions", instructions::check),
     ("numpy", checks::numpy),
     ("freestanding", checks::freestanding),
     ("torch", libtorch::check),
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         ["lint"] => vec![("lint", checks::lint)],
         ["libtorch"] => vec![("libtorch", libtorch::install)],
         ["generate"] => vec![("generate", generate::write)],
+        ["count"] => vec![("count", instructions::write)],
         [name] if CHECKS.iter().any(|(check, _)| *check == name) => {
             CHECKS.into_iter().filter(|(check, _)| *check == name).collect()
         }
