@@ -71,23 +71,60 @@ pub(crate) fn release_checked(run: &mut Run) -> Result<(), String> {
     Ok(())
 }
 
-/// The only crate with unsafe code, under `AddressSanitizer`, which needs a nightly compiler.
-pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Where sanitizers are run.
+const SANITIZED: &str = "x86_64-unknown-linux-gnu";
+
+/// How to call cargo for a sanitizer, which needs a nightly compiler; none, and listed as skipped, where there is none.
+fn nightly(run: &mut Run, what: &str) -> Option<[&'static str; 3]> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        run.skip("AddressSanitizer", "it is run on x86-64 Linux only");
-        return Ok(());
+        run.skip(what, "it is run on x86-64 Linux only");
+        return None;
     }
     let nightly = ["run", "nightly", "cargo"];
     if !run.command("rustup", &[&nightly[..], &["--version"]].concat()).output().is_ok_and(|x| x.status.success()) {
-        run.skip("AddressSanitizer", "no nightly compiler (`rustup toolchain install nightly`)");
-        return Ok(());
+        run.skip(what, "no nightly compiler (`rustup toolchain install nightly`)");
+        return None;
     }
+    Some(nightly)
+}
+
+/// The only crate with unsafe code, under `AddressSanitizer`.
+pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
+    let Some(nightly) = nightly(run, "AddressSanitizer") else { return Ok(()) };
     let target_dir = run.root.join("target/sanitizer").display().to_string();
-    let test = ["test", "--package", "attn-cpu", "--tests", "--target", TARGET, "--target-dir", &target_dir];
-    let mut command = run.command("rustup", &[&nightly[..], &test].concat());
+    // The test of memory has an allocator of its own.
+    let test = ["test", "--package", "attn-cpu", "--lib", "--test", "specification", "--target", SANITIZED];
+    let mut command = run.command("rustup", &[&nightly[..], &test, &["--target-dir", &target_dir]].concat());
     command.env("RUSTFLAGS", "-Zsanitizer=address");
     run.run(command)
+}
+
+/// Some thousand runs of the fuzz target, guided by coverage, under `AddressSanitizer`: the same ones every time. What it finds
+/// and what it keeps is below `target/fuzz`; started by hand, it goes on for as long as one likes.
+pub(crate) fn fuzz(run: &mut Run) -> Result<(), String> {
+    const FLAGS: [&str; 6] = [
+        "-Cpasses=sancov-module",
+        "-Cllvm-args=-sanitizer-coverage-level=4",
+        "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+        "-Cllvm-args=-sanitizer-coverage-pc-table",
+        "-Cllvm-args=-sanitizer-coverage-trace-compares",
+        "-Zsanitizer=address",
+    ];
+    let Some(nightly) = nightly(run, "fuzz target") else { return Ok(()) };
+    if run.command("c++", &["--version"]).output().is_err() {
+        run.skip("fuzz target", "no C++ compiler for libFuzzer (`apt-get install g++`)");
+        return Ok(());
+    }
+    let target = run.root.join("target/fuzz");
+    let target_dir = target.display().to_string();
+    let manifest = "--manifest-path=tests/fuzz/Cargo.toml";
+    let build = ["build", "--locked", "--release", manifest, "--target", SANITIZED, "--target-dir", &target_dir];
+    let mut command = run.command("rustup", &[&nightly[..], &build].concat());
+    command.env("RUSTFLAGS", FLAGS.join(" "));
+    run.run(command)?;
+    let program = target.join(SANITIZED).join("release/attn-fuzz").display().to_string();
+    let artifacts = format!("-artifact_prefix={target_dir}/");
+    run.run(run.command(&program, &["-runs=10000", "-seed=1", "-verbosity=0", "-print_final_stats=1", &artifacts]))
 }
 
 /// The library without the command's dependencies, and the crates that are used alone; nobody builds libtorch's parts who

@@ -22,6 +22,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   numpy            fixtures, float truth, arithmetic and archives against real numpy
   freestanding     attn-fixed linked and run without any library
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
+  fuzz             whatever bytes say, all instruction sets agree with the specification, and nothing panics
   lint             format, clippy and documentation without warnings
   libtorch         install libtorch below target/, or check the one that the environment names
   generate         write the generated files
@@ -29,7 +30,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 9] = [
+const CHECKS: [(&str, Check); 10] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("sanitizer", checks::sanitizer),
@@ -39,6 +40,7 @@ const CHECKS: [(&str, Check); 9] = [
     ("numpy", checks::numpy),
     ("freestanding", checks::freestanding),
     ("torch", libtorch::check),
+    ("fuzz", checks::fuzz),
 ];
 
 fn main() -> ExitCode {

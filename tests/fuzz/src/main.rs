@@ -1,0 +1,118 @@
+//! Whatever the bytes say: every instruction set gives what the specification gives, bits or errors, and nothing panics.
+#![no_main]
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+use attn_cpu::{Attention, Isa};
+use attn_fixed::{FloatHeads, Heads, Inputs, Mask, Parameters, Scales, attend, scratch_len};
+use libfuzzer_sys::fuzz_target;
+
+/// Heads that may be wrong in any way.
+#[derive(Debug)]
+struct Case {
+    dim: usize,
+    scales: Vec<Scales>,
+    kv_heads: usize,
+    query: Vec<i8>,
+    key: Vec<i8>,
+    value: Vec<i8>,
+    out_len: usize,
+    valid_keys: Option<usize>,
+    causal: Option<usize>,
+    allowed: Option<(Vec<bool>, usize)>,
+    /// What an integer is worth as a float.
+    worth: [f32; 3],
+}
+
+impl<'a> Arbitrary<'a> for Case {
+    fn arbitrary(u: &mut Unstructured<'a>) -> Result<Self> {
+        let dim = if u.ratio(1, 8)? { u.int_in_range(0..=300)? } else { *u.choose(&[8, 9, 16, 24, 64, 80, 256])? };
+        let (heads, kv_heads) = (u.int_in_range(0..=4_usize)?, u.int_in_range(0..=2_usize)?);
+        let (queries, keys) = (u.int_in_range(0..=40_usize)?, u.int_in_range(0..=150_usize)?);
+        // Lengths are mostly right.
+        let wrong = |u: &mut Unstructured<'a>| if u.ratio(1, 16)? { u.int_in_range(0..=9) } else { Ok(0) };
+        let tensor = |u: &mut Unstructured<'a>, len: usize| -> Result<Vec<i8>> {
+            let len = len + wrong(u)?;
+            // A few bytes go a long way: they are repeated with a change.
+            let seed: Vec<i8> = (0..u.int_in_range(1..=40)?).map(|_| u.arbitrary()).collect::<Result<_>>()?;
+            let step: i8 = u.arbitrary()?;
+            Ok((0..len).map(|i| seed[i % seed.len()].wrapping_add(step.wrapping_mul((i / seed.len()) as i8))).collect())
+        };
+        let scale = |u: &mut Unstructured<'a>| -> Result<f32> {
+            Ok(if u.ratio(1, 16)? { u.arbitrary()? } else { f32::exp2(f32::from(u.int_in_range(-30..=1_i8)?) * 0.93) })
+        };
+        let scales = |u: &mut Unstructured<'a>| -> Result<Scales> {
+            Ok(Scales { query: scale(u)?, key: 1.0, value: scale(u)?, out: scale(u)? })
+        };
+        Ok(Self {
+            dim,
+            scales: (0..heads).map(|_| scales(u)).collect::<Result<_>>()?,
+            kv_heads,
+            query: tensor(u, heads * queries * dim)?,
+            key: tensor(u, kv_heads * keys * dim)?,
+            value: tensor(u, kv_heads * keys * dim)?,
+            out_len: heads * queries * dim + wrong(u)?,
+            valid_keys: u.arbitrary::<bool>()?.then(|| u.int_in_range(0..=keys + 1)).transpose()?,
+            causal: u.arbitrary::<bool>()?.then(|| u.int_in_range(0..=keys + 1)).transpose()?,
+            allowed: if u.ratio(1, 3)? {
+                let seed: u64 = u.arbitrary()?;
+                let rows = *u.choose(&[queries, 1])?;
+                let row = *u.choose(&[keys, 1, 7])?;
+                Some(((0..rows * row).map(|i| seed >> (i % 61) & 1 == 1).collect(), row))
+            } else {
+                None
+            },
+            worth: [scale(u)?, scale(u)?, scale(u)?],
+        })
+    }
+}
+
+fuzz_target!(|case: Case| {
+    let mut mask = Mask::new();
+    if let Some(keys) = case.valid_keys {
+        mask = mask.valid_keys(keys);
+    }
+    if let Some(offset) = case.causal {
+        mask = mask.causal(offset);
+    }
+    if let Some((allowed, row)) = &case.allowed {
+        mask = mask.allowed(allowed, *row);
+    }
+    let masks = vec![mask; case.scales.len()];
+    let parameters = case.scales.iter().map(|&scales| Parameters::new(case.dim, scales)).collect::<Result<Vec<_>, _>>();
+    let isas = || Isa::ALL.into_iter().filter_map(|isa| Attention::new(isa).ok());
+    if let Ok(parameters) = parameters {
+        let inputs = Inputs { query: &case.query, key: &case.key, value: &case.value };
+        let heads = Heads { parameters: &parameters, masks: &masks, kv_heads: case.kv_heads, inputs };
+        let mut expected = vec![77; case.out_len];
+        let specified = heads.split(&mut expected).map(|heads| {
+            let mut scratch = vec![0; scratch_len(case.dim)];
+            for (head, out) in heads {
+                attend(head.parameters, head.inputs, head.mask, &mut scratch, out).expect("checked");
+            }
+        });
+        for mut attention in isas() {
+            let mut got = vec![77; case.out_len];
+            assert_eq!(attention.attend(heads, &mut got, &|_| ()), specified);
+            assert_eq!(got, expected, "{:?}", attention.isa());
+        }
+    }
+
+    // Floats: all instruction sets alike.
+    let floats = |tensor: &[i8], worth: f32| tensor.iter().map(|&x| f32::from(x) * worth).collect::<Vec<_>>();
+    let query = floats(&case.query, case.worth[0]);
+    let (key, value) = (floats(&case.key, case.worth[1]), floats(&case.value, case.worth[2]));
+    let heads =
+        FloatHeads { dim: case.dim, masks: &masks, kv_heads: case.kv_heads, query: &query, key: &key, value: &value };
+    let mut first = None;
+    for mut attention in isas() {
+        let mut out = vec![77.0_f32; case.out_len];
+        let result = attention.attend_f32(heads, &mut out, &|_| ()).map_err(|error| error.to_string());
+        let bits: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
+        assert_eq!(
+            *first.get_or_insert_with(|| (result.clone(), bits.clone())),
+            (result, bits),
+            "{:?}",
+            attention.isa()
+        );
+    }
+});
