@@ -344,18 +344,30 @@ def table(workload, rows):
         )
 
 
+FLAGS = ["avx2", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"]
+
+
 def cpu():
+    """The CPU's name, with family and model where the operating system says them, and which of FLAGS it has; as in attn."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    fields = {}
+    for name, _, value in (line.partition(":") for line in lines):
+        fields.setdefault(name.strip(), value.strip())
+    name = fields.get("model name", "unknown")
+    if "cpu family" in fields and "model" in fields:
+        name += f" (family {fields['cpu family']}, model {fields['model']})"
+    return name, [flag for flag in FLAGS if flag in fields.get("flags", "").split()]
 
 
 def main():
     torch.set_num_threads(OPTIONS.threads)
+    name, flags = cpu()
     environment = {
-        "cpu": cpu(),
+        "cpu": name,
+        "flags": flags,
         "cores": len(os.sched_getaffinity(0)),
         "threads": OPTIONS.threads,
         "torch": torch.__version__.split("+")[0],
@@ -367,6 +379,8 @@ def main():
     if not OPTIONS.json:
         e = environment
         print(f"{e['cpu']}, {e['cores']} cores, {e['os']}; {e['threads']} thread{'s' if e['threads'] > 1 else ''}")
+        if flags:
+            print(*flags)
         print(f"torch {e['torch']}, onnxruntime {e['onnxruntime']}, openvino {e['openvino']}, through Python")
         print(f"time: median of {e['rounds']} interleaved rounds; ratio: to {REFERENCE}, within a round")
         print("max, mean, ±1: error against float64 attention over the same inputs, worst head; 1 is a 127th of the largest")

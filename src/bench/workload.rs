@@ -168,7 +168,8 @@ pub struct Workload {
 /// - the encoder self-attention of one Whisper-base layer;
 /// - other dimensions, at the 512 tokens of a BERT or a prompt;
 /// - one step of a Whisper-base decoder: one query for each of the 8 heads, against the 1500 frames of the encoder, and
-///   against ten times as many. Keys and values are packed within the call, as everywhere.
+///   against ten times as many. What a backend or a peer does to keys and values is done within the call, as everywhere:
+///   floats are quantised in each one, which a decoder that keeps its integers would do once.
 #[must_use]
 pub fn workloads() -> Vec<Workload> {
     [

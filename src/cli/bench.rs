@@ -17,7 +17,7 @@ use super::input::backends;
 /// Every contestant computes once in each of several rounds; times are medians. The workloads are one 64x64x64 tile, 64 tiles,
 /// a Whisper-base layer, other dimensions, and one query of 8 heads against many keys; each with int8 in and out, and with
 /// float32 in and out (-f32io). Peers of the int8 ones compute on the dequantised integers. libtorch is a peer where it is
-/// built in (feature torch).
+/// built in (feature torch); its plain attention is left out where the scores would be more than 1 GiB in float32.
 ///
 /// Exit status: 0 if all was measured, 2 for a usage error or a backend that this CPU does not have.
 #[derive(Args)]
@@ -27,7 +27,7 @@ Examples:
   attn bench --shape 8x1500x1500x64 --threads 2 --backend auto
   attn bench --json > bench.json
 
-JSON: environment (cpu, cores, threads, attn, libtorch, os, rounds, peaks in multiply-accumulates per second), and results, an
+JSON: environment (cpu, flags, cores, threads, attn, libtorch, os, rounds, peaks in multiply-accumulates per second), and results, an
 array of {workload, backend, threads, rounds, median_ns, mac_per_s, peak_mac_per_s, peak_fraction, ratio_torch_f32,
 max_error_lsb, mean_error_lsb, within_1_lsb}; a ratio is null without libtorch.")]
 pub(super) struct Bench {
