@@ -27,7 +27,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A tensor has at most so many elements, 512 MiB in float64.
+    /// A tensor has at most so many elements, 512 MiB in float64. With three such tensors a run takes 5 GB, most of it for
+    /// libtorch and the truth.
     pub const MAX_ELEMENTS: usize = 1 << 26;
 
     /// Multiply-accumulates of both products, `2 · heads · queries · keys · dim`.
