@@ -1,8 +1,9 @@
-//! Attention for `cargo xtask instructions`, which counts the instructions of [`measured`]: `BACKEND tile|head`.
+//! Attention for `cargo xtask instructions`, which counts the instructions of [`measured`]: `BACKEND tile|head|queries`.
 //!
-//! The third layer's head of Whisper-base: its frames 640 to 703, or all 1500.
+//! The fourth layer's head of Whisper-base: its frames 640 to 703, all 1500, or the first 32 of them against all. With `stop`
+//! behind it, it stops itself before and after, for who steps through it.
 
-use std::{env, fs::File, hint::black_box, io::BufReader, process::ExitCode};
+use std::{env, fs::File, hint::black_box, io::BufReader, ops::Range, process::ExitCode};
 
 use attn::{
     Heads, Inputs, Mask, Parameters,
@@ -20,11 +21,21 @@ fn measured(backend: &mut dyn Backend, heads: Heads<'_>, out: &mut [i8]) {
     backend.attend(heads, out, &|_| ()).expect("a valid head");
 }
 
+/// Returns when somebody continues this process.
+fn stop_here() {
+    #[cfg(unix)]
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).expect("a signal");
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [backend, workload] = &arguments[..] else {
-        eprintln!("usage: instructions BACKEND tile|head");
-        return ExitCode::from(2);
+    let (backend, workload, stop) = match &arguments[..] {
+        [backend, workload] => (backend, workload.as_str(), false),
+        [backend, workload, stop] if stop == "stop" => (backend, workload.as_str(), true),
+        _ => {
+            eprintln!("usage: instructions BACKEND tile|queries|head [stop]");
+            return ExitCode::from(2);
+        }
     };
     let mut backend = match backend.parse::<BackendKind>().and_then(BackendKind::open) {
         Ok(backend) => backend,
@@ -39,19 +50,30 @@ fn main() -> ExitCode {
     let problem = Problem::from_file(file).expect("floats");
     let scales = problem.out_scales(OutScale::Value, &|_| ()).expect("in range");
     let parameters: Vec<Parameters> = problem.parameters(&scales).expect("in range");
-    let rows = if workload == "tile" { 640..704 } else { 0..problem.keys };
-    let cut = |tensor: &'_ [i8]| {
+    let (queries, keys) = match workload {
+        "tile" => (640..704, 640..704),
+        "queries" => (0..32, 0..problem.keys),
+        _ => (0..problem.keys, 0..problem.keys),
+    };
+    let cut = |tensor: &[i8], rows: &Range<usize>| {
         let head = &tensor[HEAD * problem.keys * problem.dim..];
         head[rows.start * problem.dim..rows.end * problem.dim].to_vec()
     };
-    let (query, key) = (cut(&problem.tensors.query), cut(&problem.tensors.key));
-    let value = cut(&problem.tensors.value);
+    let (query, key) = (cut(&problem.tensors.query, &queries), cut(&problem.tensors.key, &keys));
+    let value = cut(&problem.tensors.value, &keys);
     let inputs = Inputs { query: &query, key: &key, value: &value };
     let heads = Heads { parameters: &parameters[HEAD..=HEAD], masks: &[Mask::new()], kv_heads: 1, inputs };
     let mut out = vec![0; query.len()];
     // Memory is made by the first call, which is not counted.
     backend.attend(heads, &mut out, &|_| ()).expect("a valid head");
+    let marker = || {
+        if stop {
+            stop_here();
+        }
+    };
+    marker();
     measured(&mut *backend, heads, &mut out);
+    marker();
     black_box(&out);
     ExitCode::SUCCESS
 }

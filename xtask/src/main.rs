@@ -5,6 +5,8 @@ mod generate;
 mod instructions;
 mod libtorch;
 mod run;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod step;
 
 use std::process::ExitCode;
 
@@ -18,7 +20,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   sanitizer        the unsafe code under AddressSanitizer, where there is a nightly compiler
   features         every crate builds with and without its features
   generated        generated files are what attn-fixed generates today
-  instructions     a tile and a head take as many instructions as on record, counted by valgrind
+  instructions     a tile and a head take as many instructions as on record, counted by valgrind or step by step
   numpy            fixtures, float truth, arithmetic and archives against real numpy
   freestanding     attn-fixed linked and run without any library
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
