@@ -124,13 +124,11 @@ fn count(run: &mut Run) -> Result<(Counts, Skipped), String> {
             continue;
         }
         for workload in STEPPED_WORKLOADS {
-            match steps(run, &program, isa.name(), workload)? {
-                Some(count) => add(isa.name(), workload, count),
-                None => {
-                    skip(run, isa.name(), "this process may not trace another one");
-                    break;
-                }
-            }
+            let Some(count) = steps(run, &program, isa.name(), workload)? else {
+                skip(run, isa.name(), "this process may not trace another one");
+                break;
+            };
+            add(isa.name(), workload, count);
         }
     }
     Ok((counts, skipped))
