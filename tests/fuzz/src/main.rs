@@ -3,7 +3,9 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use attn_cpu::{Attention, Isa};
-use attn_fixed::{FloatHeads, Heads, Inputs, Mask, Parameters, Scales, attend, scratch_len};
+use attn_fixed::{
+    FloatError, FloatHeads, Heads, Inputs, Mask, Output, Parameters, Scales, attend, quantise_heads, scratch_len,
+};
 use libfuzzer_sys::fuzz_target;
 
 /// Heads that may be wrong in any way.
@@ -16,6 +18,7 @@ struct Case {
     key: Vec<i8>,
     value: Vec<i8>,
     out_len: usize,
+    scratch_len: usize,
     valid_keys: Option<usize>,
     causal: Option<usize>,
     allowed: Option<(Vec<bool>, usize)>,
@@ -51,6 +54,7 @@ impl<'a> Arbitrary<'a> for Case {
             key: tensor(u, kv_heads * keys * dim)?,
             value: tensor(u, kv_heads * keys * dim)?,
             out_len: heads * queries * dim + wrong(u)?,
+            scratch_len: u.int_in_range(0..=600)?,
             valid_keys: u.arbitrary::<bool>()?.then(|| u.int_in_range(0..=keys + 1)).transpose()?,
             causal: u.arbitrary::<bool>()?.then(|| u.int_in_range(0..=keys + 1)).transpose()?,
             allowed: if u.ratio(1, 3)? {
@@ -64,6 +68,33 @@ impl<'a> Arbitrary<'a> for Case {
             worth: [scale(u)?, scale(u)?, scale(u)?],
         })
     }
+}
+
+/// The specification, head by head.
+fn specified<O: Output>(heads: Heads<'_>, out: &mut [O]) -> std::result::Result<(), FloatError> {
+    for (head, out) in heads.split(out)? {
+        attend(head.parameters, head.inputs, head.mask, &mut vec![0; scratch_len(head.parameters.dim())], out)
+            .expect("checked");
+    }
+    Ok(())
+}
+
+/// The same for floats, each head of each tensor with a scale of its own.
+fn specified_f32(heads: FloatHeads<'_>, out: &mut [f32]) -> std::result::Result<(), FloatError> {
+    heads.check(out.len())?;
+    let mut quantised = heads.tensors().map(|(_, values, count)| (vec![0; values.len()], vec![0.0; count]));
+    for ((tensor, values, _), (quantised, scales)) in heads.tensors().into_iter().zip(&mut quantised) {
+        quantise_heads(values, quantised, scales).map_err(|error| FloatError::Quantise { tensor, error })?;
+    }
+    let [(query, query_scales), (key, key_scales), (value, value_scales)] = &quantised;
+    let group = query_scales.len() / heads.kv_heads;
+    let parameters = query_scales.iter().enumerate().map(|(h, &query)| {
+        let (key, value) = (key_scales[h / group], value_scales[h / group]);
+        Parameters::new(heads.dim, Scales { query, key, value, out: value })
+    });
+    let parameters = parameters.collect::<std::result::Result<Vec<_>, _>>()?;
+    let inputs = Inputs { query, key, value };
+    specified(Heads { parameters: &parameters, masks: heads.masks, kv_heads: heads.kv_heads, inputs }, out)
 }
 
 fuzz_target!(|case: Case| {
@@ -84,35 +115,32 @@ fuzz_target!(|case: Case| {
         let inputs = Inputs { query: &case.query, key: &case.key, value: &case.value };
         let heads = Heads { parameters: &parameters, masks: &masks, kv_heads: case.kv_heads, inputs };
         let mut expected = vec![77; case.out_len];
-        let specified = heads.split(&mut expected).map(|heads| {
-            let mut scratch = vec![0; scratch_len(case.dim)];
-            for (head, out) in heads {
-                attend(head.parameters, head.inputs, head.mask, &mut scratch, out).expect("checked");
-            }
-        });
+        let result = specified(heads, &mut expected);
         for mut attention in isas() {
             let mut got = vec![77; case.out_len];
-            assert_eq!(attention.attend(heads, &mut got, &|_| ()), specified);
+            assert_eq!(attention.attend(heads, &mut got, &|_| ()).map_err(FloatError::from), result);
             assert_eq!(got, expected, "{:?}", attention.isa());
+        }
+        // All heads as one, which may have any shape, and memory that may be too short.
+        if let Some(parameters) = parameters.first() {
+            let mut scratch = vec![0; case.scratch_len];
+            _ = attend(parameters, inputs, &mask, &mut scratch, &mut expected);
         }
     }
 
-    // Floats: all instruction sets alike.
     let floats = |tensor: &[i8], worth: f32| tensor.iter().map(|&x| f32::from(x) * worth).collect::<Vec<_>>();
     let query = floats(&case.query, case.worth[0]);
     let (key, value) = (floats(&case.key, case.worth[1]), floats(&case.value, case.worth[2]));
     let heads =
         FloatHeads { dim: case.dim, masks: &masks, kv_heads: case.kv_heads, query: &query, key: &key, value: &value };
-    let mut first = None;
+    let mut expected = vec![77.0_f32; case.out_len];
+    // As text, for what is not finite may be NaN.
+    let result = specified_f32(heads, &mut expected).map_err(|error| error.to_string());
     for mut attention in isas() {
-        let mut out = vec![77.0_f32; case.out_len];
-        let result = attention.attend_f32(heads, &mut out, &|_| ()).map_err(|error| error.to_string());
-        let bits: Vec<u32> = out.iter().map(|x| x.to_bits()).collect();
-        assert_eq!(
-            *first.get_or_insert_with(|| (result.clone(), bits.clone())),
-            (result, bits),
-            "{:?}",
-            attention.isa()
-        );
+        let mut got = vec![77.0_f32; case.out_len];
+        let other = attention.attend_f32(heads, &mut got, &|_| ()).map_err(|error| error.to_string());
+        assert_eq!(other, result, "{:?}", attention.isa());
+        let bits = |out: &[f32]| out.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&got), bits(&expected), "{:?}", attention.isa());
     }
 });
