@@ -43,14 +43,16 @@ fn numbers(len: usize) -> Vec<i8> {
     (0..len as u32).map(|i| (i.wrapping_mul(0x9E37_79B1) >> 24) as i8).collect()
 }
 
-/// One after the other, for they share the counters; on this thread alone.
+/// One after the other, for they share the counters; on this thread alone, and then what two threads allocate.
 #[test]
 fn memory() {
+    let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("two threads");
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().expect("one thread");
     assert_eq!(rayon::current_num_threads(), 1);
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         nothing_is_allocated_after_the_first_call(isa);
         memory_grows_with_the_sequence(isa);
+        threads_allocate_for_their_queues_only(isa, &two);
     }
     drop(pool);
 }
@@ -79,9 +81,39 @@ fn nothing_is_allocated_after_the_first_call(isa: Isa) {
     }
 }
 
+/// Rayon allocates a block of the queue through which work enters the pool now and then, not in every call; attention itself
+/// allocates nothing.
+fn threads_allocate_for_their_queues_only(isa: Isa, two: &rayon::ThreadPool) {
+    const CALLS: usize = 100;
+    let (queries, keys) = (300, 300);
+    let (query, key) = (numbers(queries * DIM), numbers(keys * DIM));
+    let scales = Scales { query: 0.01, key: 0.01, value: 1.0, out: 1.0 };
+    let parameters = [Parameters::new(DIM, scales).expect("in range")];
+    let inputs = Inputs { query: &query, key: &key, value: &key };
+    let heads = Heads { parameters: &parameters, masks: &[Mask::new()], kv_heads: 1, inputs };
+    let mut attention = Attention::new(isa).expect("available");
+    let mut out = vec![0; query.len()];
+    let mut call = || {
+        assert_eq!(rayon::current_num_threads(), 2);
+        attention.attend(heads, &mut out, &|_| ()).expect("a valid head");
+    };
+    two.install(&mut call);
+    let start = ALLOCATIONS.load(Relaxed);
+    two.install(|| (0..CALLS).for_each(|_| call()));
+    let within = ALLOCATIONS.load(Relaxed) - start;
+    (0..CALLS).for_each(|_| two.install(&mut call));
+    let from_outside = ALLOCATIONS.load(Relaxed) - start - within;
+    println!(
+        "{:<12} {CALLS} calls on 2 threads: {within} allocations, {from_outside} where the calls are from outside the pool",
+        isa.name()
+    );
+    // Two threads that meet for the first time allocate once, too.
+    assert!(within <= 8 && from_outside <= CALLS / 4, "{}: {within}, {from_outside} allocations", isa.name());
+}
+
 fn memory_grows_with_the_sequence(isa: Isa) {
-    for keys in [1500, 15_000, 60_000] {
-        let (query, key, value) = (numbers(64 * DIM), numbers(keys * DIM), numbers(keys * DIM));
+    for (queries, keys) in [(64, 1500), (1500, 1500), (64, 15_000), (1500, 15_000), (64, 60_000)] {
+        let (query, key, value) = (numbers(queries * DIM), numbers(keys * DIM), numbers(keys * DIM));
         let scales = Scales { query: 0.01, key: 0.01, value: 1.0, out: 1.0 };
         let parameters = [Parameters::new(DIM, scales).expect("in range")];
         let masks = [Mask::new()];
@@ -97,7 +129,7 @@ fn memory_grows_with_the_sequence(isa: Isa) {
         let element = if matches!(isa, Isa::Avx512Bw | Isa::Avx2) { 2 } else { 1 };
         let packed = keys.next_multiple_of(64) * (2 * DIM * element + 4);
         println!(
-            "{:<12} {keys:>6} keys of dimension {DIM}: peak of {:>8.1} kB beside the tensors",
+            "{:<12} {queries:>6} queries, {keys:>6} keys of dimension {DIM}: peak of {:>8.1} kB beside the tensors",
             isa.name(),
             peak as f64 / 1e3
         );
