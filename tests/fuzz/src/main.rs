@@ -44,7 +44,14 @@ impl<'a> Arbitrary<'a> for Case {
             Ok(if u.ratio(1, 16)? { u.arbitrary()? } else { f32::exp2(f32::from(u.int_in_range(-30..=1_i8)?) * 0.93) })
         };
         let scales = |u: &mut Unstructured<'a>| -> Result<Scales> {
-            Ok(Scales { query: scale(u)?, key: 1.0, value: scale(u)?, out: scale(u)? })
+            // From the largest that is accepted on, where differences of scores do not fit.
+            let largest = 32.0 / (dim as f32).sqrt() * 0.999;
+            let query = if u.ratio(1, 16)? {
+                u.arbitrary()?
+            } else {
+                largest * f32::exp2(f32::from(u.int_in_range(0..=31_u8)?) * -0.93)
+            };
+            Ok(Scales { query, key: 1.0, value: scale(u)?, out: scale(u)? })
         };
         Ok(Self {
             dim,
