@@ -124,7 +124,18 @@ pub(crate) fn fuzz(run: &mut Run) -> Result<(), String> {
     run.run(command)?;
     let program = target.join(SANITIZED).join("release/attn-fuzz").display().to_string();
     let artifacts = format!("-artifact_prefix={target_dir}/");
-    run.run(run.command(&program, &["-runs=20000", "-seed=1", "-verbosity=0", "-print_final_stats=1", &artifacts]))
+    run.run(run.command(
+        &program,
+        &[
+            "-runs=20000",
+            "-seed=1",
+            "-len_control=0",
+            "-max_len=512",
+            "-verbosity=0",
+            "-print_final_stats=1",
+            &artifacts,
+        ],
+    ))
 }
 
 /// The library without the command's dependencies, and the crates that are used alone; nobody builds libtorch's parts who
