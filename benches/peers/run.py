@@ -6,8 +6,9 @@ backends, on the same data.
 
 It installs what requirements.txt pins into target/peers/venv first (several GB: torch on PyPI brings its GPU libraries).
 `--attn` names a build of attn with the feature `torch`: `attn bench` then runs after the peers, and its backends are rows too,
-marked with *: their ratio is to torch-sdpa-f32 in their own run, and their time that ratio times the one measured here. Its
-measured peaks are what `of peak` refers to, as in `attn bench`.
+marked with *: their ratio is to torch-sdpa-f32 in their own run, and their time that ratio times the one measured here. `of
+peak` is theirs of that run, too, in whose rounds the peak was measured; of a peer it is that of torch-sdpa-f32 there divided by
+the peer's ratio, so that a machine that was busier in one of the runs does not shift it.
 
 Workloads as `attn bench` has them, by the same names: the int8 ones give the dequantised integers to whoever computes in
 floats; those with -f32io give everybody the floats.
@@ -318,14 +319,18 @@ def measure(workload):
         }
 
 
-def bridge(workload, theirs, reference_ns):
-    """The backends of `attn bench` on a workload, brought here by their ratio to torch-sdpa-f32."""
-    for row in theirs["results"]:
-        if row["workload"] == workload.name and not row["backend"].startswith("torch"):
-            ns = row["ratio_torch_f32"] * reference_ns
-            rate = workload.macs / ns * 1e9
-            share = row["peak_mac_per_s"] and rate / row["peak_mac_per_s"]
-            yield {**row, "backend": "*" + row["backend"], "median_ns": ns, "mac_per_s": rate, "peak_fraction": share}
+def bridge(workload, rows, theirs):
+    """Adds the backends of `attn bench` on a workload, brought here by their ratio to torch-sdpa-f32, and the shares of the
+    peak that it measured."""
+    theirs = [row for row in theirs["results"] if row["workload"] == workload.name]
+    reference = next(row for row in theirs if row["backend"] == REFERENCE)
+    for row in rows:
+        share = reference["peak_fraction"]
+        row["peak_fraction"] = share and share / row["ratio_torch_f32"]
+    for row in theirs:
+        if not row["backend"].startswith("torch"):
+            ns = row["ratio_torch_f32"] * rows[0]["median_ns"]
+            rows.append({**row, "backend": "*" + row["backend"], "median_ns": ns, "mac_per_s": workload.macs / ns * 1e9})
 
 
 def table(workload, rows):
@@ -398,12 +403,8 @@ def main():
         if theirs["environment"]["libtorch"] is None:
             sys.exit(f"{OPTIONS.attn}: got a build without libtorch, expected one with `--features torch`")
         environment["attn"] = theirs["environment"]
-        # As in attn: the share of peers is that of the CPU's fastest instruction.
-        peak = max(theirs["environment"]["peaks"].values(), default=None)
         for workload, rows in results:
-            for row in rows:
-                row["peak_fraction"] = peak and row["mac_per_s"] / peak
-            rows.extend(bridge(workload, theirs, rows[0]["median_ns"]))
+            bridge(workload, rows, theirs)
         if not OPTIONS.json:
             version, libtorch = theirs["environment"]["attn"], theirs["environment"]["libtorch"]
             print(f"*: a backend of attn {version}, by its ratio to {REFERENCE} of libtorch {libtorch} in a run of its own")
