@@ -275,8 +275,13 @@ fn threads_and_reused_memory() {
                 }
                 assert_eq!(got, expected, "{:?}, {threads} threads, dimension {dim}", attention.isa());
 
-                let floats = |tensor: &[i8]| tensor.iter().map(|&x| f32::from(x) / 50.0).collect::<Vec<_>>();
-                let (query, key, value) = (floats(&query), floats(&key), floats(&value));
+                // Each head of another magnitude, so that no scale is that of another head.
+                let floats = |tensor: &[i8], rows: usize| -> Vec<f32> {
+                    (tensor.iter().enumerate())
+                        .map(|(i, &x)| f32::from(x) * (i / (rows * dim) + 1) as f32 / 50.0)
+                        .collect()
+                };
+                let (query, key, value) = (floats(&query, queries), floats(&key, keys), floats(&value, keys));
                 let heads = FloatHeads { dim, masks: &masks, kv_heads, query: &query, key: &key, value: &value };
                 let mut got = vec![77.0; query.len()];
                 pool.install(|| attention.attend_f32(heads, &mut got, &|_| ())).expect("valid heads");
