@@ -49,7 +49,7 @@ struct attn_magnitude {
     ATTN_INT fraction; /* what it lacks to that as a factor, 9 bits */
 };
 
-static inline struct attn_magnitude attn_magnitude(ATTN_INT maximum, ATTN_INT score_multiplier, ATTN_INT score_shift) {
+static inline struct attn_magnitude attn_magnitude_of(ATTN_INT maximum, ATTN_INT score_multiplier, ATTN_INT score_shift) {
     struct attn_magnitude magnitude;
     ATTN_INT octaves = attn_octaves(maximum, score_multiplier, score_shift);
     magnitude.exponent = (octaves + ((1 << ATTN_DISTANCE_BITS) - 1)) >> ATTN_DISTANCE_BITS;
@@ -83,7 +83,7 @@ struct attn_merge {
     ATTN_INT sum;
 };
 
-static inline struct attn_merge attn_merge(ATTN_INT reference, ATTN_INT sum, struct attn_magnitude block, ATTN_INT probabilities) {
+static inline struct attn_merge attn_merge_of(ATTN_INT reference, ATTN_INT sum, struct attn_magnitude block, ATTN_INT probabilities) {
     struct attn_merge merge;
     merge.reference = attn_max(block.exponent, attn_risen(reference, sum));
     merge.lower = attn_min(merge.reference - reference, 31);
@@ -117,7 +117,7 @@ struct attn_requantiser {
 static inline ATTN_INT attn_log2(ATTN_INT x) { return 31 - (ATTN_INT)__builtin_clz((uint32_t)x); }
 
 /* For a row whose sum is 2^21 to 2^30. */
-static inline struct attn_requantiser attn_requantiser(ATTN_INT sum, ATTN_INT gain, ATTN_INT gain_exponent) {
+static inline struct attn_requantiser attn_requantiser_of(ATTN_INT sum, ATTN_INT gain, ATTN_INT gain_exponent) {
     struct attn_requantiser requantiser;
     ATTN_INT log2 = attn_log2(sum);
     ATTN_UINT reciprocal = (ATTN_UINT)attn_min(attn_reciprocal(sum >> (log2 - ATTN_MANTISSA_BITS)), 65535);
