@@ -6,6 +6,7 @@
 #define ATTN_BLOCK 64
 #define ATTN_MAX_DIM 256
 #define ATTN_MAX_KEYS 1048576
+#define ATTN_MAX_SCORE 4194304
 
 /* exp2(t): t has so many fraction bits, the result 15. */
 #define ATTN_DISTANCE_BITS 11

@@ -19,14 +19,17 @@ static inline ATTN_INT attn_max(ATTN_INT a, ATTN_INT b) { return a > b ? a : b; 
 /* x / 2^n, rounded half up; 0 <= n <= 31, |x| <= 2^30. */
 static inline ATTN_INT attn_rsh(ATTN_INT x, ATTN_INT n) { return (x + (ATTN_INT)((ATTN_UINT)(1u << n) >> 1)) >> n; }
 
-static inline ATTN_INT attn_mulhrs(ATTN_INT a, ATTN_INT b) { return (a * b + (1 << 14)) >> 15; }
+/* 255/256 * 2^-(x / 2048), 15 fraction bits; 0 <= x < 2048. The specification's products have 15 fraction bits and an x of 15. */
+static inline ATTN_INT attn_mantissa(ATTN_INT x) {
+    const int half = 1 << (ATTN_DISTANCE_BITS - 1);
+    ATTN_INT mantissa = ATTN_EXP2_C2 - ((x * ATTN_EXP2_C3 + half) >> ATTN_DISTANCE_BITS);
+    mantissa = ATTN_EXP2_C1 - ((x * mantissa + half) >> ATTN_DISTANCE_BITS);
+    return ATTN_EXP2_ONE - ((x * mantissa + half) >> ATTN_DISTANCE_BITS);
+}
 
-/* 255/256 * 2^-(distance / 2048), 15 fraction bits; 0 <= distance < 2^16. */
+/* The same for any distance, 0 to 65535. */
 static inline ATTN_INT attn_exp2(ATTN_INT distance) {
-    ATTN_INT x = (distance & ((1 << ATTN_DISTANCE_BITS) - 1)) << (ATTN_POWER_BITS - ATTN_DISTANCE_BITS);
-    ATTN_INT mantissa = ATTN_EXP2_C2 - attn_mulhrs(x, ATTN_EXP2_C3);
-    mantissa = ATTN_EXP2_ONE - attn_mulhrs(x, ATTN_EXP2_C1 - attn_mulhrs(x, mantissa));
-    return mantissa >> (distance >> ATTN_DISTANCE_BITS);
+    return attn_mantissa(distance & ((1 << ATTN_DISTANCE_BITS) - 1)) >> (distance >> ATTN_DISTANCE_BITS);
 }
 
 /* A score in octaves, with the fraction bits of a distance: (score * c + 2^(s-1)) >> s with s = sh + 16, exactly.
@@ -43,19 +46,19 @@ static inline ATTN_INT attn_octaves(ATTN_INT score, ATTN_INT score_multiplier, A
     return (ATTN_INT)((ATTN_UINT)high << (12 - shift)) + attn_rsh(low, shift);
 }
 
-/* What a block's maximum is relative to. */
+/* What a block's maximum is relative to, as attn_octaves gives it. */
 struct attn_magnitude {
     ATTN_INT exponent; /* its octaves, rounded up */
     ATTN_INT fraction; /* what it lacks to that as a factor, 9 bits */
 };
 
-static inline struct attn_magnitude attn_magnitude_of(ATTN_INT maximum, ATTN_INT score_multiplier, ATTN_INT score_shift) {
+static inline struct attn_magnitude attn_magnitude_of(ATTN_INT octaves) {
     struct attn_magnitude magnitude;
-    ATTN_INT octaves = attn_octaves(maximum, score_multiplier, score_shift);
     magnitude.exponent = (octaves + ((1 << ATTN_DISTANCE_BITS) - 1)) >> ATTN_DISTANCE_BITS;
     /* Only the fraction: the exponent may be too large to be shifted back. */
     ATTN_INT lack = (0 - octaves) & ((1 << ATTN_DISTANCE_BITS) - 1);
-    magnitude.fraction = attn_rsh(attn_exp2(lack), ATTN_FRACTION_DROPPED);
+    const int half = 1 << (ATTN_FRACTION_DROPPED - 1);
+    magnitude.fraction = (attn_mantissa(lack) + half) >> ATTN_FRACTION_DROPPED;
     return magnitude;
 }
 

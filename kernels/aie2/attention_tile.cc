@@ -10,6 +10,9 @@
 
 #include "../attention_row.h"
 
+#include <limits>
+#include <type_traits>
+
 namespace {
 
 constexpr int COLUMNS = 8;                  // of a step of a product
@@ -43,29 +46,61 @@ struct visible {
 // Four numbers, one a row.
 using rows = ATTN_INT[ATTN_ROWS];
 
-template <typename T, unsigned N>
-aie::accum<acc32, N> accumulators(T value) {
-    return aie::accum<acc32, N>(aie::broadcast<int32, N>(value));
-}
+// The same number in every lane, in memory: the registers do not hold all that the lanes are multiplied with and added to.
+template <typename T, int N = LANES>
+struct alignas(ATTN_ALIGNMENT) filled {
+    T lanes[N];
 
-// What the softmax multiplies with, the same for all rows of a head.
-struct softmax_constants {
-    int score_shift; // sh, 0 where it is negative
-    int distance_shift;
-    ATTN_INT offset; // of a distance, see `distances`
-    aie::accum<acc32, LANES> offset_product;
-    aie::vector<uint16, LANES> multiplier;
-
-    explicit softmax_constants(const attn_parameters &p) {
-        score_shift = p.score_shift > 0 ? p.score_shift : 0;
-        distance_shift = 16 + (p.score_shift < 0 ? p.score_shift : 0);
-        // The largest multiple of c in 31 bits. Scores that are shifted by 9 and more have 15 bits themselves.
-        offset = p.score_shift > 8 ? ATTN_INT(0)
-                                   : attn_min(attn_reciprocal(p.score_multiplier), 65535) - std::numeric_limits<int16>::max();
-        offset_product = accumulators<ATTN_INT, LANES>(offset * p.score_multiplier);
-        multiplier = aie::broadcast<uint16, LANES>(static_cast<uint16>(p.score_multiplier));
+    constexpr explicit filled(int value) : lanes{} {
+        for (auto &lane : lanes) {
+            lane = static_cast<T>(value);
+        }
     }
 };
+
+// What a step of the exponential subtracts from: C - rsh(x, n) = ((C << n) + 2^(n-1) - 1 - x) >> n.
+constexpr int subtracted_from(int coefficient) {
+    return (coefficient << ATTN_DISTANCE_BITS) + (1 << (ATTN_DISTANCE_BITS - 1)) - 1;
+}
+
+constexpr filled<int32> CUBIC_0(subtracted_from(ATTN_EXP2_ONE));
+constexpr filled<int32> CUBIC_1(subtracted_from(ATTN_EXP2_C1));
+constexpr filled<int32> CUBIC_2(subtracted_from(ATTN_EXP2_C2));
+constexpr filled<int16> CUBIC_3(ATTN_EXP2_C3);
+constexpr filled<int16> FRACTION_BITS((1 << ATTN_DISTANCE_BITS) - 1);
+constexpr filled<int16> OCTAVE_BITS(15 << ATTN_DISTANCE_BITS);
+constexpr filled<int32> EXPONENT((127 + 15) << 23); // of 2^15 as a float
+constexpr filled<int16> EXPONENT_STEP(1 << (23 - ATTN_DISTANCE_BITS));
+constexpr filled<int32> INTEGER(0x4b400000); // 3 * 2^22, the float whose lowest bits are an integer
+constexpr filled<int32> HALF(POWER_BIAS << ATTN_POWER_BITS);
+constexpr filled<int8, TILE> ONES(1);
+constexpr filled<int32> ROUNDING[2] = {filled<int32>(0), filled<int32>(1)};
+
+// What depends on the head.
+struct constants {
+    filled<int32> offset_product; // what distances add, see there
+    filled<uint16> multiplier;    // c
+    int score_shift;              // sh, 0 where it is negative
+    int distance_shift;
+    int octave_shift;
+    int32 offset; // of a distance, shifted as scores are
+
+    explicit constants(const attn_parameters &p) : offset_product(0), multiplier(0) {
+        score_shift = p.score_shift > 0 ? p.score_shift : 0;
+        distance_shift = 16 + (p.score_shift < 0 ? p.score_shift : 0);
+        octave_shift = 16 + p.score_shift;
+        // (2^31 - 1) / c is where distances saturate. Scores that are shifted by 9 and more have 15 bits themselves.
+        int32 above = 0;
+        if (p.score_shift <= 8) {
+            above = attn_min(attn_reciprocal(p.score_multiplier), 65535) - 32767;
+        }
+        offset = above << score_shift;
+        aie::store_v(offset_product.lanes, aie::broadcast<int32, LANES>(above * p.score_multiplier));
+        aie::store_v(multiplier.lanes, aie::broadcast<uint16, LANES>(static_cast<uint16>(p.score_multiplier)));
+    }
+};
+
+aie::accum<acc32, LANES> load_accumulators(const int32 *lanes) { return aie::accum<acc32, LANES>(aie::load_v<LANES>(lanes)); }
 
 // The scores of four rows with a block: q k^T.
 void attend_scores(const int8 *query, const int8 *key, int dim, scratch &s) {
@@ -83,12 +118,22 @@ void attend_scores(const int8 *query, const int8 *key, int dim, scratch &s) {
     }
 }
 
-// The largest score of each row among the keys that it sees; what it has of others does not count where it sees none.
-void largest(const scratch &s, const visible &seen, rows &maximum) {
-    const auto lowest = aie::broadcast<int32, 16>(std::numeric_limits<int32>::min());
+// What the keys of a block weigh, row by row.
+struct weights {
+    attn_magnitude magnitude[ATTN_ROWS];
+    rows probability_sum; // 0 where a row sees none
+    rows power_sum;
+};
+
+// The largest score of each row among the keys that it sees, and its magnitude; of a row that sees none they mean nothing.
+void largest(const constants &k, const visible &seen, const scratch &s, rows &maximum, weights &w) {
     const auto half = [&](int unit, int h) {
         const auto scores = aie::load_v<16>(s.scores + unit * LANES + 16 * h);
-        return seen.all ? scores : aie::select(lowest, scores, aie::mask<16>::from_uint32(seen.unit[unit] >> (16 * h) & 0xffff));
+        if (seen.all) {
+            return scores;
+        }
+        const auto lowest = aie::broadcast<int32, 16>(-ATTN_MAX_SCORE);
+        return aie::select(lowest, scores, aie::mask<16>::from_uint32(seen.unit[unit] >> (16 * h) & 0xffff));
     };
     auto upper = half(0, 0), lower = half(0, 1); // rows 0 and 1, rows 2 and 3
     for (int unit = 1; unit < UNITS; ++unit) {
@@ -100,8 +145,16 @@ void largest(const scratch &s, const visible &seen, rows &maximum) {
     const auto four = aie::max(even, odd);
     const auto two = aie::max(aie::filter_even(four, 2), aie::filter_odd(four, 2));
     const auto one = aie::max(aie::filter_even(two, 1), aie::filter_odd(two, 1));
+
+    // rsh(m c, sh + 16): the product has more than 32 bits.
+    const auto multiplier = aie::load_v<16>(k.multiplier.lanes);
+    aie::set_saturation(aie::saturation_mode::saturate);
+    aie::set_rounding(aie::rounding_mode::positive_inf);
+    const auto octaves = aie::mul(aie::concat(one, one, one, one), multiplier).template to_vector<int32>(k.octave_shift);
+    aie::set_rounding(aie::rounding_mode::floor);
     for (int r = 0; r < ATTN_ROWS; ++r) {
-        maximum[r] = one.get(r);
+        maximum[r] = one.get(static_cast<unsigned>(r));
+        w.magnitude[r] = attn_magnitude_of(octaves.get(static_cast<unsigned>(r)));
     }
 }
 
@@ -111,42 +164,49 @@ void largest(const scratch &s, const visible &seen, rows &maximum) {
 // t is (u c) >> 16 with u of 16 bits and c of 16 bits, one bit too many for an accumulator. But what is beyond (2^31 - 1) / c
 // is 15 octaves away; so u is saturated there, by subtracting an offset that brings this bound to the largest int16, and adding
 // its product with c again.
-void distances(const softmax_constants &c, const visible &seen, const rows &maximum, scratch &s) {
-    const auto row = [&](int r) { return aie::broadcast<int32, KEYS>(maximum[r] - (c.offset << c.score_shift)); };
+void distances(const constants &k, const visible &seen, const rows &maximum, scratch &s) {
+    const auto row = [&](int r) { return aie::broadcast<int32, KEYS>(maximum[r] - k.offset); };
     const aie::accum<acc32, LANES> reference(aie::concat(row(0), row(1), row(2), row(3)));
-    const auto unseen = aie::broadcast<int16, LANES>(std::numeric_limits<int16>::max());
-    aie::set_saturation(aie::saturation_mode::saturate);
+    const auto offset_product = load_accumulators(k.offset_product.lanes);
+    const auto multiplier = aie::load_v<LANES>(k.multiplier.lanes);
     for (int unit = 0; unit < UNITS; ++unit) {
-        const aie::accum<acc32, LANES> scores(aie::load_v<LANES>(s.scores + unit * LANES));
-        const auto below = aie::sub(reference, scores).to_vector<int16>(c.score_shift);
-        auto t = aie::mac(c.offset_product, below, c.multiplier).to_vector<int16>(c.distance_shift);
+        const auto scores = load_accumulators(s.scores + unit * LANES);
+        const auto below = aie::sub(reference, scores).to_vector<int16>(k.score_shift);
+        auto t = aie::mac(offset_product, below, multiplier).to_vector<int16>(k.distance_shift);
         if (!seen.all) {
+            const auto unseen = aie::broadcast<int16, LANES>(std::numeric_limits<int16>::max());
             t = aie::select(unseen, t, aie::mask<LANES>::from_uint32(seen.unit[unit]));
         }
         aie::store_v(s.distances + unit * LANES, t);
     }
 }
 
+// Four rows of equal lanes: one of each.
+template <typename Sums>
+void one_each(const Sums &sums, rows &one) {
+    const auto lanes = sums.template to_vector<int32>();
+    for (int r = 0; r < ATTN_ROWS; ++r) {
+        one[r] = lanes.get(static_cast<unsigned>(r) * lanes.size() / ATTN_ROWS);
+    }
+}
+
 // Powers and probabilities of the distances, and for each row the sums of both.
-//
-// C - rsh(x, n) = ((C << n) + 2^(n-1) - 1 - x) >> n: each step of the cubic is a product subtracted from a constant.
 //
 // z >> octaves is (z * 2^(15 - octaves)) >> 15. The power of two is the float with the exponent 15 - octaves; adding 3 * 2^22
 // to it leaves it as an integer in the lowest bits of the sum, without rounding. Half a step of a probability (2^21) is
 // added to the product, so that both conversions round down: to the power and 64, and to the probability.
-void powers(scratch &s, rows &probability_sum, rows &power_sum) {
+void powers(scratch &s, weights &w) {
     constexpr int n = ATTN_DISTANCE_BITS;
-    const auto rounded = [](int coefficient) { return accumulators<int, LANES>((coefficient << n) + (1 << (n - 1)) - 1); };
-    const auto c0 = rounded(ATTN_EXP2_ONE), c1 = rounded(ATTN_EXP2_C1), c2 = rounded(ATTN_EXP2_C2);
-    const auto c3 = aie::broadcast<int16, LANES>(ATTN_EXP2_C3);
-    const auto fraction_bits = aie::broadcast<int16, LANES>((1 << n) - 1);
-    const auto octave_bits = aie::broadcast<int16, LANES>(15 << n);
-    const auto exponent_step = aie::broadcast<int16, LANES>(1 << (23 - n));
-    const auto exponent = accumulators<int, LANES>((127 + 15) << 23);
-    const auto integer = accumulators<int, LANES>(0x4b400000).template cast_to<accfloat>();
-    const auto half = accumulators<int, LANES>(POWER_BIAS << ATTN_POWER_BITS);
-    const auto ones = aie::broadcast<int8, TILE>(1);
-    const auto four_ones = aie::broadcast<int8, KEYS * 4>(1);
+    const auto c0 = load_accumulators(CUBIC_0.lanes), c1 = load_accumulators(CUBIC_1.lanes);
+    const auto c2 = load_accumulators(CUBIC_2.lanes);
+    const auto c3 = aie::load_v<LANES>(CUBIC_3.lanes);
+    const auto fraction_bits = aie::load_v<LANES>(FRACTION_BITS.lanes);
+    const auto octave_bits = aie::load_v<LANES>(OCTAVE_BITS.lanes);
+    const auto exponent = load_accumulators(EXPONENT.lanes);
+    const auto exponent_step = aie::load_v<LANES>(EXPONENT_STEP.lanes);
+    const auto integer = load_accumulators(INTEGER.lanes).template cast_to<accfloat>();
+    const auto half = load_accumulators(HALF.lanes);
+    const auto ones = aie::load_v<TILE>(ONES.lanes);
 
     values_product probabilities;
     powers_product exact;
@@ -165,20 +225,19 @@ void powers(scratch &s, rows &probability_sum, rows &power_sum) {
         aie::store_v(s.powers + unit * LANES, y);
         aie::store_v(s.probabilities + unit * LANES, p);
         probabilities.mac(p, ones);
-        exact.mac(y, four_ones);
+        exact.mac(y, ones.template extract<4 * KEYS>(0));
     }
-    const auto probability_sums = probabilities.to_vector<int32>(); // four rows of eight equal numbers
-    const auto power_sums = exact.to_vector<int32>();               // four of four
-    for (int r = 0; r < ATTN_ROWS; ++r) {
-        probability_sum[r] = probability_sums.get(static_cast<unsigned>(KEYS * r));
-        power_sum[r] = power_sums.get(static_cast<unsigned>(4 * r)) - ATTN_BLOCK * POWER_BIAS;
+    one_each(probabilities, w.probability_sum);
+    one_each(exact, w.power_sum);
+    for (auto &sum : w.power_sum) {
+        sum = sum - ATTN_BLOCK * POWER_BIAS;
     }
 }
 
-// Takes the probabilities of `out` away, and returns the sums of those that remain.
-void hide(const visible &out, scratch &s, rows &probability_sum) {
+// Takes the probabilities of `out` away, and from their sums.
+void hide(const visible &out, scratch &s, weights &w) {
     const auto zeros = aie::broadcast<uint8, LANES>(0);
-    const auto ones = aie::broadcast<int8, TILE>(1);
+    const auto ones = aie::load_v<TILE>(ONES.lanes);
     values_product probabilities;
     for (int unit = 0; unit < UNITS; ++unit) {
         auto p = aie::load_v<LANES>(s.probabilities + unit * LANES);
@@ -186,10 +245,7 @@ void hide(const visible &out, scratch &s, rows &probability_sum) {
         aie::store_v(s.probabilities + unit * LANES, p);
         probabilities.mac(p, ones);
     }
-    const auto sums = probabilities.to_vector<int32>();
-    for (int r = 0; r < ATTN_ROWS; ++r) {
-        probability_sum[r] = sums.get(static_cast<unsigned>(KEYS * r));
-    }
+    one_each(probabilities, w.probability_sum);
 }
 
 // Probabilities times values, row by row.
@@ -212,9 +268,15 @@ void attend_values(const int8 *value, int dim, scratch &s) {
     }
 }
 
+// A factor of at most 15 bits for every lane.
+template <unsigned N>
+aie::vector<int16, N> factor_of(ATTN_INT factor) {
+    return aie::broadcast<int16, N>(static_cast<int16>(static_cast<int32>(factor)));
+}
+
 // Merges a block's products into a row.
 void merge_row(const attn_merge &merge, ATTN_INT fraction, bool first, const int32 *products, int32 *accumulator, int dim) {
-    const auto factor = aie::broadcast<int16, 16>(static_cast<int16>(static_cast<int32_t>(fraction)));
+    const auto factor = factor_of<16>(fraction);
     for (int column = 0; column < dim; column += 16) {
         auto sum = aie::mul(aie::load_v<16>(products + column), factor).to_vector<int32>(merge.block_lower);
         if (!first) {
@@ -237,93 +299,100 @@ struct row_group {
 };
 
 // Merges the block whose probabilities are in `s` into the rows that see some of it.
-void merge(const row_group &group, const attn_magnitude (&magnitudes)[ATTN_ROWS], const rows &probability_sum, const int8 *value,
-           int dim, scratch &s) {
+void merge(const row_group &group, const weights &w, const int8 *value, int dim, scratch &s) {
     attend_values(value, dim, s);
     aie::set_rounding(aie::rounding_mode::positive_inf);
     for (int r = 0; r < ATTN_ROWS; ++r) {
-        if (probability_sum[r] == 0) {
+        if (w.probability_sum[r] == 0) {
             continue;
         }
-        const auto merged = attn_merge_of(group.reference[r], group.sum[r], magnitudes[r], probability_sum[r]);
-        merge_row(merged, magnitudes[r].fraction, group.sum[r] == 0, s.products + r * dim, group.accumulator + r * dim, dim);
+        const auto merged = attn_merge_of(group.reference[r], group.sum[r], w.magnitude[r], w.probability_sum[r]);
+        merge_row(merged, w.magnitude[r].fraction, group.sum[r] == 0, s.products + r * dim, group.accumulator + r * dim, dim);
         group.reference[r] = merged.reference;
         group.sum[r] = merged.sum;
     }
     aie::set_rounding(aie::rounding_mode::floor);
 }
 
-// What the keys of `seen` weigh for each row.
-void weigh(const attn_parameters &p, const softmax_constants &c, const visible &seen, scratch &s,
-           attn_magnitude (&magnitudes)[ATTN_ROWS], rows &probability_sum, rows &power_sum) {
+void weigh(const constants &k, const visible &seen, scratch &s, weights &w) {
     rows maximum;
-    largest(s, seen, maximum);
-    for (int r = 0; r < ATTN_ROWS; ++r) {
-        magnitudes[r] = attn_magnitude_of(maximum[r], p.score_multiplier, p.score_shift);
-    }
-    distances(c, seen, maximum, s);
-    powers(s, probability_sum, power_sum);
+    largest(k, seen, s, maximum, w);
+    distances(k, seen, maximum, s);
+    powers(s, w);
 }
 
 // The lanes of row `r`.
 constexpr uint32_t lanes_of(int r) { return 0xffu << (KEYS * r); }
 
-// The keys of dominated rows that are far from the maximum; whether there are any.
-bool find_far(const visible &seen, uint32_t dominated, const scratch &s, visible &far) {
-    const auto edge = aie::broadcast<int16, LANES>(ATTN_FAR_BELOW + POWER_BIAS);
-    uint32_t any = 0;
+// Which keys of the block that starts at key `first` four rows see; false if none does.
+bool look(const attn_parameters &p, int row, int first, visible &seen) {
+    // The first of the rows sees least.
+    seen.all = attn_visible(&p, row, first) == ATTN_BLOCK;
+    bool any = false;
     for (int unit = 0; unit < UNITS; ++unit) {
+        seen.unit[unit] = seen.all ? ~0u : 0;
+        for (int r = 0; r < ATTN_ROWS && !seen.all; ++r) {
+            const int keys = static_cast<int>(attn_max(attn_min(attn_visible(&p, row + r, first) - KEYS * unit, KEYS), 0));
+            seen.unit[unit] |= ((1u << keys) - 1) << (KEYS * r);
+        }
+        any = any || seen.unit[unit] != 0;
+    }
+    return any;
+}
+
+// The keys of dominated rows that are far from the maximum; whether there are any.
+bool find_far(const visible &seen, const row_group &group, const weights &w, const scratch &s, visible &far) {
+    uint32_t dominated = 0;
+    for (int r = 0; r < ATTN_ROWS; ++r) {
+        if (attn_is_dominated(w.probability_sum[r], w.power_sum[r]) &&
+            w.magnitude[r].exponent >= attn_risen(group.reference[r], group.sum[r])) {
+            dominated |= lanes_of(r);
+        }
+    }
+    far.all = false;
+    uint32_t any = 0;
+    for (int unit = 0; unit < UNITS && dominated != 0; ++unit) {
+        const auto edge = aie::broadcast<int16, LANES>(ATTN_FAR_BELOW + POWER_BIAS);
         const auto below = aie::lt(aie::load_v<LANES>(s.powers + unit * LANES), edge);
         far.unit[unit] = below.to_uint32() & seen.unit[unit] & dominated;
         any |= far.unit[unit];
     }
-    far.all = false;
     return any != 0;
 }
 
-// Absorbs a block into four rows, of which the first is row `row` of the object.
-void absorb(const attn_parameters &p, const softmax_constants &c, const row_group &group, int row, int first, const int8 *key,
-            const int8 *value, scratch &s) {
-    visible seen{};
-    rows count;
-    seen.all = true;
-    bool none = true;
-    for (int r = 0; r < ATTN_ROWS; ++r) {
-        count[r] = attn_visible(&p, row + r, first);
-        seen.all = seen.all && count[r] == ATTN_BLOCK;
-        none = none && count[r] == 0;
-    }
-    if (none) {
-        return;
-    }
-    for (int unit = 0; unit < UNITS; ++unit) {
-        for (int r = 0; r < ATTN_ROWS; ++r) {
-            const int keys = seen.all ? KEYS : static_cast<int>(attn_max(attn_min(count[r] - KEYS * unit, KEYS), 0));
-            seen.unit[unit] |= ((1u << keys) - 1) << (KEYS * r);
-        }
-    }
+// Merges near keys and far keys one after the other. Their scores and the near keys' weights are in `s` and `w`.
+void merge_split(const constants &k, const row_group &group, const visible &far, const int8 *value, int dim, scratch &s,
+                 weights &w) {
+    hide(far, s, w);
+    merge(group, w, value, dim, s);
+    weigh(k, far, s, w);
+    merge(group, w, value, dim, s);
+}
 
-    attend_scores(group.query, key, p.dim, s);
-    attn_magnitude magnitudes[ATTN_ROWS];
-    rows probability_sum, power_sum;
-    weigh(p, c, seen, s, magnitudes, probability_sum, power_sum);
-    uint32_t dominated = 0;
-    for (int r = 0; r < ATTN_ROWS; ++r) {
-        if (magnitudes[r].exponent >= attn_risen(group.reference[r], group.sum[r]) &&
-            attn_is_dominated(probability_sum[r], power_sum[r])) {
-            dominated |= lanes_of(r);
+// Writes a row: `accumulators` as requantise takes them, 32 columns at a time; of the last 16, twice.
+template <typename Narrow>
+void requantise_row(const attn_requantiser &requantiser, int dim, int8 *out, const Narrow &narrow) {
+    const auto multiplier = factor_of<LANES>(requantiser.multiplier);
+    for (int column = 0; column < dim; column += LANES) {
+        const bool whole = column + LANES <= dim;
+        const auto lanes = aie::mul(narrow(column, whole ? 16 : 0), multiplier).template to_vector<int8>(requantiser.widen);
+        // In halves: a row of 16 columns more than a multiple of 32 does not end, nor does the next one start, at one.
+        aie::store_v(out + column, lanes.template extract<16>(0));
+        if (whole) {
+            aie::store_v(out + column + 16, lanes.template extract<16>(1));
         }
     }
-    visible far;
-    const bool split = dominated != 0 && find_far(seen, dominated, s, far);
-    if (split) {
-        hide(far, s, probability_sum);
+}
+
+void write_zeros(int dim, int8 *out) {
+    for (int column = 0; column < dim; column += 16) {
+        aie::store_v(out + column, aie::broadcast<int8, 16>(0));
     }
-    merge(group, magnitudes, probability_sum, value, p.dim, s);
-    if (split) {
-        weigh(p, c, far, s, magnitudes, probability_sum, power_sum);
-        merge(group, magnitudes, probability_sum, value, p.dim, s);
-    }
+}
+
+// 32 columns from two places.
+aie::vector<int32, 32> two_halves(const int32 *lanes, int second) {
+    return aie::concat(aie::load_v<16>(lanes), aie::load_v<16>(lanes + second));
 }
 
 // Writes four rows: the accumulators over the sums.
@@ -331,30 +400,40 @@ void finish(const attn_parameters &p, const row_group &group, int8 *out) {
     aie::set_rounding(aie::rounding_mode::positive_inf);
     aie::set_saturation(aie::saturation_mode::saturate);
     for (int r = 0; r < ATTN_ROWS; ++r) {
-        const int32 *accumulator = group.accumulator + r * p.dim;
-        int8 *to = out + r * p.dim;
         if (group.sum[r] == 0) {
-            for (int column = 0; column < p.dim; column += 16) {
-                aie::store_v(to + column, aie::broadcast<int8, 16>(0));
-            }
+            write_zeros(p.dim, out + r * p.dim);
             continue;
         }
         const auto requantiser = attn_requantiser_of(group.sum[r], p.gain, p.gain_exponent);
-        const auto multiplier = aie::broadcast<int16, LANES>(static_cast<int16>(static_cast<int32_t>(requantiser.multiplier)));
-        const auto requantise = [&](const auto &accumulators) {
-            const auto narrow = accumulators.template to_vector<int16>(requantiser.narrow);
-            return aie::mul(narrow, multiplier).template to_vector<int8>(requantiser.widen);
-        };
-        int column = 0;
-        for (; column + LANES <= p.dim; column += LANES) {
-            aie::store_v(to + column, requantise(aie::accum<acc32, LANES>(aie::load_v<LANES>(accumulator + column))));
+        const int32 *accumulator = group.accumulator + r * p.dim;
+        requantise_row(requantiser, p.dim, out + r * p.dim, [&](int column, int second) {
+            const aie::accum<acc32, LANES> lanes(two_halves(accumulator + column, second));
+            return lanes.template to_vector<int16>(requantiser.narrow);
+        });
+    }
+    aie::set_rounding(aie::rounding_mode::floor);
+}
+
+// Writes four rows of one block that was not split: merging it into nothing shifts by 1, and rounding twice is
+// rsh(rsh(x, 1), n) = rsh(x + 1, n + 1) for n > 0.
+void finish_one_block(const attn_parameters &p, const weights &w, const int8 *value, int8 *out, scratch &s) {
+    attend_values(value, p.dim, s);
+    aie::set_rounding(aie::rounding_mode::positive_inf);
+    aie::set_saturation(aie::saturation_mode::saturate);
+    for (int r = 0; r < ATTN_ROWS; ++r) {
+        if (w.probability_sum[r] == 0) {
+            write_zeros(p.dim, out + r * p.dim);
+            continue;
         }
-        if (column < p.dim) {
-            // 16 columns are left; the lanes behind them are not stored.
-            const auto last = aie::load_v<16>(accumulator + column);
-            const auto lanes = requantise(aie::accum<acc32, LANES>(aie::concat(last, last)));
-            aie::store_v(to + column, lanes.template extract<16>(0));
-        }
+        const auto sum = attn_merge_of(ATTN_NO_REFERENCE, 0, w.magnitude[r], w.probability_sum[r]).sum;
+        const auto requantiser = attn_requantiser_of(sum, p.gain, p.gain_exponent);
+        const auto &rounding = ROUNDING[requantiser.narrow > 0 ? 1 : 0];
+        const auto factor = factor_of<LANES>(w.magnitude[r].fraction);
+        const int32 *products = s.products + r * p.dim;
+        requantise_row(requantiser, p.dim, out + r * p.dim, [&](int column, int second) {
+            const auto lanes = aie::mac(load_accumulators(rounding.lanes), two_halves(products + column, second), factor);
+            return lanes.template to_vector<int16>(requantiser.narrow + ATTN_MERGE_SHIFT);
+        });
     }
     aie::set_rounding(aie::rounding_mode::floor);
 }
@@ -371,21 +450,32 @@ extern "C" {
 
 void ATTN_ENTRY(tile)(const int8_t *tile, int8_t *out) {
     const auto &p = parameters_of(tile);
-    const softmax_constants constants(p);
+    const constants k(p);
     const int8 *query = tile + ATTN_PARAMETERS_BYTES;
     const int8 *key = query + ATTN_QUERY_BYTES(p.queries, p.dim);
+    const int8 *value = key + ATTN_KEY_BYTES(p.dim);
     scratch s;
     alignas(ATTN_ALIGNMENT) int32 accumulator[ATTN_ROWS * ATTN_MAX_DIM];
+    aie::set_rounding(aie::rounding_mode::floor);
     for (int row = 0; row < p.queries; row += ATTN_ROWS) {
         int32 sum[ATTN_ROWS] = {};
-        int32 reference[ATTN_ROWS];
-        for (auto &r : reference) {
-            r = ATTN_NO_REFERENCE;
-        }
+        int32 reference[ATTN_ROWS] = {ATTN_NO_REFERENCE, ATTN_NO_REFERENCE, ATTN_NO_REFERENCE, ATTN_NO_REFERENCE};
         const row_group group{query + row * p.dim, sum, reference, accumulator};
-        aie::set_rounding(aie::rounding_mode::floor);
-        absorb(p, constants, group, row, 0, key, key + ATTN_KEY_BYTES(p.dim), s);
-        finish(p, group, out + row * p.dim);
+        int8 *to = out + row * p.dim;
+        visible seen, far;
+        weights w;
+        if (!look(p, row, 0, seen)) {
+            finish(p, group, to);
+            continue;
+        }
+        attend_scores(group.query, key, p.dim, s);
+        weigh(k, seen, s, w);
+        if (find_far(seen, group, w, s, far)) {
+            merge_split(k, group, far, value, p.dim, s, w);
+            finish(p, group, to);
+        } else {
+            finish_one_block(p, w, value, to, s);
+        }
     }
 }
 
@@ -401,14 +491,26 @@ void ATTN_ENTRY(start)(const int8_t *query, int8_t *state) {
 
 void ATTN_ENTRY(absorb)(const int8_t *query, const int8_t *block, int8_t *state) {
     const auto &p = parameters_of(query);
-    const softmax_constants constants(p);
+    const constants k(p);
+    const int8 *value = block + ATTN_KEY_BYTES(p.dim);
     auto &kept = *reinterpret_cast<attn_state *>(state);
     scratch s;
     aie::set_rounding(aie::rounding_mode::floor);
     for (int row = 0; row < p.queries; row += ATTN_ROWS) {
         const row_group group{query + ATTN_PARAMETERS_BYTES + row * p.dim, kept.sum + row, kept.reference + row,
                               accumulators_of(kept) + row * p.dim};
-        absorb(p, constants, group, row, kept.next_key, block, block + ATTN_KEY_BYTES(p.dim), s);
+        visible seen, far;
+        weights w;
+        if (!look(p, row, kept.next_key, seen)) {
+            continue;
+        }
+        attend_scores(group.query, block, p.dim, s);
+        weigh(k, seen, s, w);
+        if (find_far(seen, group, w, s, far)) {
+            merge_split(k, group, far, value, p.dim, s, w);
+        } else {
+            merge(group, w, value, p.dim, s);
+        }
     }
     kept.next_key += ATTN_BLOCK;
 }

@@ -417,6 +417,14 @@ accum<acc64, 16> mul(const vector<int32, 16> &a, const vector<B, 16> &b) {
     return model::multiply(zero, 1, a, b);
 }
 
+// 32 x 16 bits accumulate in 32 lanes of 32 bits too: 32 multiplications, which [A] "Functional Overview" gives a cycle to
+// two columns of 16 lanes. Whether one instruction does it for one column of 32 is not documented: counted as two.
+template <model::bits16 B>
+accum<acc32, 32> mac(const accum<acc32, 32> &sum, const vector<int32, 32> &a, const vector<B, 32> &b) {
+    ++model::operations.mac;
+    return model::multiply(sum, 1, a, b);
+}
+
 // [U] group_mmul, "AIE-ML/XDNA 1": of the shapes without a footnote, those that are one instruction. A is M x K, B is K x N, C is
 // M x N, each row by row. 8 x 8 bits accumulate in 32, 16 x 8 in 64.
 template <unsigned M, unsigned K, unsigned N, typename A, typename B>
