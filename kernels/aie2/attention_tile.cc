@@ -13,6 +13,11 @@
 #include <limits>
 #include <type_traits>
 
+// The largest dimension that a build has room for on its stack: 4 KiB and 96 bytes for each of its columns.
+#ifndef ATTN_KERNEL_DIM
+#define ATTN_KERNEL_DIM ATTN_MAX_DIM
+#endif
+
 namespace {
 
 constexpr int COLUMNS = 8;                  // of a step of a product
@@ -34,12 +39,12 @@ struct alignas(ATTN_ALIGNMENT) scratch {
     int16 distances[UNITS * LANES];
     int16 powers[UNITS * LANES]; // each and POWER_BIAS
     uint8 probabilities[UNITS * LANES];
-    int32 products[ATTN_ROWS * ATTN_MAX_DIM]; // row by row
+    int32 products[ATTN_ROWS * ATTN_KERNEL_DIM]; // row by row
 };
 
 // Which keys of each unit are seen: one bit a lane.
 struct visible {
-    uint32_t unit[UNITS];
+    ATTN_UINT unit[UNITS];
     bool all;
 };
 
@@ -126,14 +131,14 @@ struct weights {
 };
 
 // The largest score of each row among the keys that it sees, and its magnitude; of a row that sees none they mean nothing.
-void largest(const constants &k, const visible &seen, const scratch &s, rows &maximum, weights &w) {
+void largest(const constants &k, const visible &seen, const int32 *scores, rows &maximum, weights &w) {
     const auto half = [&](int unit, int h) {
-        const auto scores = aie::load_v<16>(s.scores + unit * LANES + 16 * h);
+        const auto lanes = aie::load_v<16>(scores + unit * LANES + 16 * h);
         if (seen.all) {
-            return scores;
+            return lanes;
         }
         const auto lowest = aie::broadcast<int32, 16>(-ATTN_MAX_SCORE);
-        return aie::select(lowest, scores, aie::mask<16>::from_uint32(seen.unit[unit] >> (16 * h) & 0xffff));
+        return aie::select(lowest, lanes, aie::mask<16>::from_uint32(seen.unit[unit] >> (16 * h) & 0xffffu));
     };
     auto upper = half(0, 0), lower = half(0, 1); // rows 0 and 1, rows 2 and 3
     for (int unit = 1; unit < UNITS; ++unit) {
@@ -164,14 +169,13 @@ void largest(const constants &k, const visible &seen, const scratch &s, rows &ma
 // t is (u c) >> 16 with u of 16 bits and c of 16 bits, one bit too many for an accumulator. But what is beyond (2^31 - 1) / c
 // is 15 octaves away; so u is saturated there, by subtracting an offset that brings this bound to the largest int16, and adding
 // its product with c again.
-void distances(const constants &k, const visible &seen, const rows &maximum, scratch &s) {
+void distances(const constants &k, const visible &seen, const int32 *scores, const rows &maximum, scratch &s) {
     const auto row = [&](int r) { return aie::broadcast<int32, KEYS>(maximum[r] - k.offset); };
     const aie::accum<acc32, LANES> reference(aie::concat(row(0), row(1), row(2), row(3)));
     const auto offset_product = load_accumulators(k.offset_product.lanes);
     const auto multiplier = aie::load_v<LANES>(k.multiplier.lanes);
     for (int unit = 0; unit < UNITS; ++unit) {
-        const auto scores = load_accumulators(s.scores + unit * LANES);
-        const auto below = aie::sub(reference, scores).to_vector<int16>(k.score_shift);
+        const auto below = aie::sub(reference, load_accumulators(scores + unit * LANES)).to_vector<int16>(k.score_shift);
         auto t = aie::mac(offset_product, below, multiplier).to_vector<int16>(k.distance_shift);
         if (!seen.all) {
             const auto unseen = aie::broadcast<int16, LANES>(std::numeric_limits<int16>::max());
@@ -290,34 +294,35 @@ void merge_row(const attn_merge &merge, ATTN_INT fraction, bool first, const int
     }
 }
 
-// Four rows, and where they are kept.
-struct row_group {
-    const int8 *query;
+// Where a row is kept.
+struct row_state {
     int32 *sum;
     int32 *reference;
-    int32 *accumulator; // dim each
+    int32 *accumulator; // [dim]
+    int8 *out;          // where it goes when it is finished; none in a sequence
 };
 
 // Merges the block whose probabilities are in `s` into the rows that see some of it.
-void merge(const row_group &group, const weights &w, const int8 *value, int dim, scratch &s) {
+void merge(const row_state (&group)[ATTN_ROWS], const weights &w, const int8 *value, int dim, scratch &s) {
     attend_values(value, dim, s);
     aie::set_rounding(aie::rounding_mode::positive_inf);
     for (int r = 0; r < ATTN_ROWS; ++r) {
         if (w.probability_sum[r] == 0) {
             continue;
         }
-        const auto merged = attn_merge_of(group.reference[r], group.sum[r], w.magnitude[r], w.probability_sum[r]);
-        merge_row(merged, w.magnitude[r].fraction, group.sum[r] == 0, s.products + r * dim, group.accumulator + r * dim, dim);
-        group.reference[r] = merged.reference;
-        group.sum[r] = merged.sum;
+        const auto &row = group[r];
+        const auto merged = attn_merge_of(*row.reference, *row.sum, w.magnitude[r], w.probability_sum[r]);
+        merge_row(merged, w.magnitude[r].fraction, *row.sum == 0, s.products + r * dim, row.accumulator, dim);
+        *row.reference = merged.reference;
+        *row.sum = merged.sum;
     }
     aie::set_rounding(aie::rounding_mode::floor);
 }
 
-void weigh(const constants &k, const visible &seen, scratch &s, weights &w) {
+void weigh(const constants &k, const visible &seen, const int32 *scores, scratch &s, weights &w) {
     rows maximum;
-    largest(k, seen, s, maximum, w);
-    distances(k, seen, maximum, s);
+    largest(k, seen, scores, maximum, w);
+    distances(k, seen, scores, maximum, s);
     powers(s, w);
 }
 
@@ -326,48 +331,75 @@ constexpr uint32_t lanes_of(int r) { return 0xffu << (KEYS * r); }
 
 // Which keys of the block that starts at key `first` four rows see; false if none does.
 bool look(const attn_parameters &p, int row, int first, visible &seen) {
-    // The first of the rows sees least.
+    // The first of the rows sees least, the last one most.
     seen.all = attn_visible(&p, row, first) == ATTN_BLOCK;
-    bool any = false;
-    for (int unit = 0; unit < UNITS; ++unit) {
-        seen.unit[unit] = seen.all ? ~0u : 0;
-        for (int r = 0; r < ATTN_ROWS && !seen.all; ++r) {
-            const int keys = static_cast<int>(attn_max(attn_min(attn_visible(&p, row + r, first) - KEYS * unit, KEYS), 0));
-            seen.unit[unit] |= ((1u << keys) - 1) << (KEYS * r);
-        }
-        any = any || seen.unit[unit] != 0;
+    for (auto &unit : seen.unit) {
+        unit = seen.all ? ~0u : 0u;
     }
-    return any;
+    if (seen.all) {
+        return true;
+    }
+    for (int r = 0; r < ATTN_ROWS; ++r) {
+        const ATTN_INT count = attn_visible(&p, row + r, first);
+        for (int unit = 0; unit < UNITS; ++unit) {
+            const ATTN_INT keys = attn_max(attn_min(count - KEYS * unit, KEYS), 0);
+            seen.unit[unit] = seen.unit[unit] | ((ATTN_UINT(1u) << keys) - 1u) << (KEYS * r);
+        }
+    }
+    return attn_visible(&p, row + ATTN_ROWS - 1, first) != 0;
 }
 
-// The keys of dominated rows that are far from the maximum; whether there are any.
-bool find_far(const visible &seen, const row_group &group, const weights &w, const scratch &s, visible &far) {
-    uint32_t dominated = 0;
+// The keys of dominated rows that are far from the maximum; the rows that have some, a bit each.
+int find_far(const visible &seen, const row_state (&group)[ATTN_ROWS], const weights &w, const scratch &s, visible &far) {
+    ATTN_UINT dominated = 0u;
     for (int r = 0; r < ATTN_ROWS; ++r) {
         if (attn_is_dominated(w.probability_sum[r], w.power_sum[r]) &&
-            w.magnitude[r].exponent >= attn_risen(group.reference[r], group.sum[r])) {
-            dominated |= lanes_of(r);
+            w.magnitude[r].exponent >= attn_risen(*group[r].reference, *group[r].sum)) {
+            dominated = dominated | lanes_of(r);
         }
     }
-    far.all = false;
-    uint32_t any = 0;
-    for (int unit = 0; unit < UNITS && dominated != 0; ++unit) {
-        const auto edge = aie::broadcast<int16, LANES>(ATTN_FAR_BELOW + POWER_BIAS);
-        const auto below = aie::lt(aie::load_v<LANES>(s.powers + unit * LANES), edge);
-        far.unit[unit] = below.to_uint32() & seen.unit[unit] & dominated;
-        any |= far.unit[unit];
+    if (dominated == 0u) {
+        return 0;
     }
-    return any != 0;
+    const auto edge = aie::broadcast<int16, LANES>(ATTN_FAR_BELOW + POWER_BIAS);
+    ATTN_UINT any = 0u;
+    for (int unit = 0; unit < UNITS; ++unit) {
+        const auto below = aie::lt(aie::load_v<LANES>(s.powers + unit * LANES), edge);
+        far.unit[unit] = dominated & seen.unit[unit] & below.to_uint32();
+        any = any | far.unit[unit];
+    }
+    far.all = false;
+    int rows = 0;
+    for (int r = 0; r < ATTN_ROWS; ++r) {
+        rows |= (any & lanes_of(r)) != 0u ? 1 << r : 0;
+    }
+    return rows;
 }
 
-// Merges near keys and far keys one after the other. Their scores and the near keys' weights are in `s` and `w`.
-void merge_split(const constants &k, const row_group &group, const visible &far, const int8 *value, int dim, scratch &s,
-                 weights &w) {
-    hide(far, s, w);
-    merge(group, w, value, dim, s);
-    weigh(k, far, s, w);
-    merge(group, w, value, dim, s);
-}
+// Rows whose far keys are still to be merged. They wait until there are four of them, which seldom come from one group: two
+// groups, of which one may be filled while the other one is.
+struct far_rows {
+    alignas(ATTN_ALIGNMENT) int32 scores[2][UNITS * LANES];
+    visible seen[2];
+    row_state row[2][ATTN_ROWS];
+    int count = 0;  // of all that have waited
+    int merged = 0; // of those
+
+    // Row `r` of the group whose scores are in `s` and whose far keys are `far`, kept in `state`.
+    void add(const row_state &state, int r, const visible &far, const scratch &s) {
+        const int g = group(count), at = count % ATTN_ROWS;
+        for (int unit = 0; unit < UNITS; ++unit) {
+            aie::store_v(scores[g] + unit * LANES + at * KEYS, aie::load_v<KEYS>(s.scores + unit * LANES + r * KEYS));
+            const ATTN_UINT keys = (far.unit[unit] >> (KEYS * r) & 0xffu) << (KEYS * at);
+            seen[g].unit[unit] = at == 0 ? keys : seen[g].unit[unit] | keys;
+        }
+        seen[g].all = false;
+        row[g][at] = state;
+        ++count;
+    }
+
+    static int group(int row) { return row / ATTN_ROWS % 2; }
+};
 
 // Writes a row: `accumulators` as requantise takes them, 32 columns at a time; of the last 16, twice.
 template <typename Narrow>
@@ -395,26 +427,36 @@ aie::vector<int32, 32> two_halves(const int32 *lanes, int second) {
     return aie::concat(aie::load_v<16>(lanes), aie::load_v<16>(lanes + second));
 }
 
-// Writes four rows: the accumulators over the sums.
-void finish(const attn_parameters &p, const row_group &group, int8 *out) {
+// Writes a row: the accumulator over the sum.
+void finish(const attn_parameters &p, const row_state &row) {
+    if (*row.sum == 0) {
+        write_zeros(p.dim, row.out);
+        return;
+    }
     aie::set_rounding(aie::rounding_mode::positive_inf);
     aie::set_saturation(aie::saturation_mode::saturate);
-    for (int r = 0; r < ATTN_ROWS; ++r) {
-        if (group.sum[r] == 0) {
-            write_zeros(p.dim, out + r * p.dim);
-            continue;
-        }
-        const auto requantiser = attn_requantiser_of(group.sum[r], p.gain, p.gain_exponent);
-        const int32 *accumulator = group.accumulator + r * p.dim;
-        requantise_row(requantiser, p.dim, out + r * p.dim, [&](int column, int second) {
-            const aie::accum<acc32, LANES> lanes(two_halves(accumulator + column, second));
-            return lanes.template to_vector<int16>(requantiser.narrow);
-        });
-    }
+    const auto requantiser = attn_requantiser_of(*row.sum, p.gain, p.gain_exponent);
+    requantise_row(requantiser, p.dim, row.out, [&](int column, int second) {
+        const aie::accum<acc32, LANES> lanes(two_halves(row.accumulator + column, second));
+        return lanes.template to_vector<int16>(requantiser.narrow);
+    });
     aie::set_rounding(aie::rounding_mode::floor);
 }
 
-// Writes four rows of one block that was not split: merging it into nothing shifts by 1, and rounding twice is
+// Merges the far keys of four rows that wait, or of the last ones, and finishes those that are to be.
+void merge_far(const attn_parameters &p, const constants &k, const int8 *value, far_rows &far, scratch &s) {
+    const int g = far_rows::group(far.merged);
+    weights w;
+    weigh(k, far.seen[g], far.scores[g], s, w);
+    merge(far.row[g], w, value, p.dim, s);
+    for (int r = 0; r < ATTN_ROWS && far.merged < far.count; ++r, ++far.merged) {
+        if (far.row[g][r].out != nullptr) {
+            finish(p, far.row[g][r]);
+        }
+    }
+}
+
+// Writes four rows of one block that is not split: merging it into nothing shifts by 1, and rounding twice is
 // rsh(rsh(x, 1), n) = rsh(x + 1, n + 1) for n > 0.
 void finish_one_block(const attn_parameters &p, const weights &w, const int8 *value, int8 *out, scratch &s) {
     attend_values(value, p.dim, s);
@@ -440,8 +482,9 @@ void finish_one_block(const attn_parameters &p, const weights &w, const int8 *va
 
 const attn_parameters &parameters_of(const int8 *object) { return *reinterpret_cast<const attn_parameters *>(object); }
 
-int32 *accumulators_of(const attn_state &state) {
-    return reinterpret_cast<int32 *>(const_cast<attn_state *>(&state) + 1);
+// Row `r` of a sequence.
+row_state row_of(const attn_parameters &p, attn_state &state, int r) {
+    return {state.sum + r, state.reference + r, reinterpret_cast<int32 *>(&state + 1) + r * p.dim, nullptr};
 }
 
 } // namespace
@@ -455,27 +498,54 @@ void ATTN_ENTRY(tile)(const int8_t *tile, int8_t *out) {
     const int8 *key = query + ATTN_QUERY_BYTES(p.queries, p.dim);
     const int8 *value = key + ATTN_KEY_BYTES(p.dim);
     scratch s;
-    alignas(ATTN_ALIGNMENT) int32 accumulator[ATTN_ROWS * ATTN_MAX_DIM];
+    far_rows far;
+    // Four rows, and behind them those that wait.
+    constexpr int KEPT = 3 * ATTN_ROWS;
+    int32 sum[KEPT], reference[KEPT];
+    alignas(ATTN_ALIGNMENT) int32 accumulator[KEPT * ATTN_KERNEL_DIM];
     aie::set_rounding(aie::rounding_mode::floor);
-    for (int row = 0; row < p.queries; row += ATTN_ROWS) {
-        int32 sum[ATTN_ROWS] = {};
-        int32 reference[ATTN_ROWS] = {ATTN_NO_REFERENCE, ATTN_NO_REFERENCE, ATTN_NO_REFERENCE, ATTN_NO_REFERENCE};
-        const row_group group{query + row * p.dim, sum, reference, accumulator};
-        int8 *to = out + row * p.dim;
-        visible seen, far;
+    for (int first = 0; first < p.queries; first += ATTN_ROWS, query += ATTN_ROWS * p.dim, out += ATTN_ROWS * p.dim) {
+        row_state group[ATTN_ROWS];
+        for (int r = 0; r < ATTN_ROWS; ++r) {
+            group[r] = {sum + r, reference + r, accumulator + r * p.dim, out + r * p.dim};
+            sum[r] = 0;
+            reference[r] = ATTN_NO_REFERENCE;
+        }
+        visible seen, apart;
         weights w;
-        if (!look(p, row, 0, seen)) {
-            finish(p, group, to);
+        if (!look(p, first, 0, seen)) {
+            write_zeros(ATTN_ROWS * p.dim, out);
             continue;
         }
-        attend_scores(group.query, key, p.dim, s);
-        weigh(k, seen, s, w);
-        if (find_far(seen, group, w, s, far)) {
-            merge_split(k, group, far, value, p.dim, s, w);
-            finish(p, group, to);
-        } else {
-            finish_one_block(p, w, value, to, s);
+        attend_scores(query, key, p.dim, s);
+        weigh(k, seen, s.scores, s, w);
+        const int rows = find_far(seen, group, w, s, apart);
+        if (rows == 0) {
+            finish_one_block(p, w, value, out, s);
+            continue;
         }
+        hide(apart, s, w);
+        merge(group, w, value, p.dim, s);
+        for (int r = 0; r < ATTN_ROWS; ++r) {
+            if ((rows >> r & 1) == 0) {
+                finish(p, group[r]);
+                continue;
+            }
+            const int kept = ATTN_ROWS + far.count % (2 * ATTN_ROWS);
+            const row_state waiting{sum + kept, reference + kept, accumulator + kept * p.dim, group[r].out};
+            sum[kept] = sum[r];
+            reference[kept] = reference[r];
+            for (int column = 0; column < p.dim; column += 16) {
+                aie::store_v(waiting.accumulator + column, aie::load_v<16>(group[r].accumulator + column));
+            }
+            far.add(waiting, r, apart, s);
+        }
+        if (far.count - far.merged >= ATTN_ROWS) {
+            merge_far(p, k, value, far, s);
+        }
+    }
+    if (far.merged < far.count) {
+        merge_far(p, k, value, far, s);
     }
 }
 
@@ -495,22 +565,37 @@ void ATTN_ENTRY(absorb)(const int8_t *query, const int8_t *block, int8_t *state)
     const int8 *value = block + ATTN_KEY_BYTES(p.dim);
     auto &kept = *reinterpret_cast<attn_state *>(state);
     scratch s;
+    far_rows far;
     aie::set_rounding(aie::rounding_mode::floor);
-    for (int row = 0; row < p.queries; row += ATTN_ROWS) {
-        const row_group group{query + ATTN_PARAMETERS_BYTES + row * p.dim, kept.sum + row, kept.reference + row,
-                              accumulators_of(kept) + row * p.dim};
-        visible seen, far;
+    query += ATTN_PARAMETERS_BYTES;
+    for (int first = 0; first < p.queries; first += ATTN_ROWS, query += ATTN_ROWS * p.dim) {
+        row_state group[ATTN_ROWS];
+        for (int r = 0; r < ATTN_ROWS; ++r) {
+            group[r] = row_of(p, kept, first + r);
+        }
+        visible seen, apart;
         weights w;
-        if (!look(p, row, kept.next_key, seen)) {
+        if (!look(p, first, kept.next_key, seen)) {
             continue;
         }
-        attend_scores(group.query, block, p.dim, s);
-        weigh(k, seen, s, w);
-        if (find_far(seen, group, w, s, far)) {
-            merge_split(k, group, far, value, p.dim, s, w);
-        } else {
-            merge(group, w, value, p.dim, s);
+        attend_scores(query, block, p.dim, s);
+        weigh(k, seen, s.scores, s, w);
+        const int rows = find_far(seen, group, w, s, apart);
+        if (rows != 0) {
+            hide(apart, s, w);
         }
+        merge(group, w, value, p.dim, s);
+        for (int r = 0; r < ATTN_ROWS; ++r) {
+            if (rows >> r & 1) {
+                far.add(group[r], r, apart, s);
+            }
+        }
+        if (far.count - far.merged >= ATTN_ROWS) {
+            merge_far(p, k, value, far, s);
+        }
+    }
+    if (far.merged < far.count) {
+        merge_far(p, k, value, far, s);
     }
     kept.next_key += ATTN_BLOCK;
 }
@@ -518,9 +603,10 @@ void ATTN_ENTRY(absorb)(const int8_t *query, const int8_t *block, int8_t *state)
 void ATTN_ENTRY(finish)(const int8_t *query, const int8_t *state, int8_t *out) {
     const auto &p = parameters_of(query);
     auto &kept = *const_cast<attn_state *>(reinterpret_cast<const attn_state *>(state));
-    for (int row = 0; row < p.queries; row += ATTN_ROWS) {
-        const row_group group{nullptr, kept.sum + row, kept.reference + row, accumulators_of(kept) + row * p.dim};
-        finish(p, group, out + row * p.dim);
+    for (int r = 0; r < p.queries; ++r) {
+        auto row = row_of(p, kept, r);
+        row.out = out + r * p.dim;
+        finish(p, row);
     }
 }
 }
