@@ -2,7 +2,12 @@
 
 use std::{fmt::Write as _, fs};
 
-use attn_fixed::{exp2::exp2, types::Distance};
+use attn_fixed::{
+    BLOCK, MAX_DIM, MAX_KEYS, MAX_SCORE, block,
+    exp2::{self, exp2},
+    requantise, row,
+    types::{Distance, Fraction, Power, Probability},
+};
 
 use crate::run::Run;
 
@@ -10,7 +15,8 @@ use crate::run::Run;
 type File = (&'static str, fn() -> String);
 
 /// Every generated file.
-const FILES: [File; 1] = [("crates/attn-fixed/vectors/exp2.csv", exp2_vector)];
+const FILES: [File; 2] =
+    [("crates/attn-fixed/vectors/exp2.csv", exp2_vector), ("kernels/attention_constants.h", constants)];
 
 pub(crate) fn write(run: &mut Run) -> Result<(), String> {
     for (path, content) in FILES {
@@ -43,5 +49,81 @@ fn exp2_vector() -> String {
     for bits in 0..2048 {
         writeln!(text, "{bits},{}", exp2(Distance::from_bits(bits)).to_bits()).expect("a string");
     }
+    text
+}
+
+/// The constants of the arithmetic for the kernels in C.
+fn constants() -> String {
+    let [c1, c2, c3] = exp2::CUBIC;
+    let parts: [(&str, &[(&str, i32)]); 6] = [
+        (
+            "Keys of a block, and the limits that the host has checked: columns, keys, and the magnitude of a score.",
+            &[
+                ("BLOCK", BLOCK as i32),
+                ("MAX_DIM", MAX_DIM as i32),
+                ("MAX_KEYS", MAX_KEYS as i32),
+                ("MAX_SCORE", MAX_SCORE),
+            ],
+        ),
+        (
+            "exp2(t): fraction bits of t, and of the result; its largest value; the coefficients.",
+            &[
+                ("DISTANCE_BITS", Distance::FRAC_NBITS as i32),
+                ("POWER_BITS", Power::FRAC_NBITS as i32),
+                ("EXP2_ONE", exp2::ONE.to_bits().into()),
+                ("EXP2_C1", c1.into()),
+                ("EXP2_C2", c2.into()),
+                ("EXP2_C3", c3.into()),
+            ],
+        ),
+        (
+            "Bits that a power loses to become a probability, and a fraction.",
+            &[
+                ("PROBABILITY_DROPPED", (Power::FRAC_NBITS - Probability::FRAC_NBITS) as i32),
+                ("FRACTION_DROPPED", (Power::FRAC_NBITS - Fraction::FRAC_NBITS) as i32),
+            ],
+        ),
+        (
+            "When a block is absorbed as two.",
+            &[
+                ("DOMINATED_BELOW", block::DOMINATED_BELOW),
+                ("ROUNDING_PARTS", block::ROUNDING_PARTS),
+                ("FAR_BELOW", block::FAR_BELOW.to_bits().into()),
+            ],
+        ),
+        (
+            "Merging a block into a row.",
+            &[
+                ("SUM_BITS", row::SUM_BITS as i32),
+                ("MERGE_SHIFT", row::MERGE_SHIFT as i32),
+                ("VANISHED", row::VANISHED),
+                ("NO_REFERENCE", row::NO_REFERENCE),
+                ("VALUE_BITS", row::VALUE_BITS as i32),
+            ],
+        ),
+        (
+            "The end of a row. The mantissa of its sum has one bit more than MANTISSA_BITS, its reciprocal is\n * \
+             floor(2^RECIPROCAL_ONE_BITS / mantissa); the others are those of crates/attn-fixed/src/requantise.rs.",
+            &[
+                ("MANTISSA_BITS", requantise::MANTISSA_BITS as i32),
+                ("RECIPROCAL_ONE_BITS", 2 * requantise::MANTISSA_BITS as i32 + 1),
+                ("MULTIPLIER_DROPPED", requantise::MULTIPLIER_DROPPED as i32),
+                ("OUTPUT_BITS", requantise::OUTPUT_BITS),
+                ("NARROW_SHIFT", requantise::NARROW_SHIFT),
+            ],
+        ),
+    ];
+    let mut text = String::from(
+        "/* Constants of attn-fixed, the specification. Generated: cargo xtask generate. */\n\
+         #ifndef ATTENTION_CONSTANTS_H\n#define ATTENTION_CONSTANTS_H\n",
+    );
+    for (comment, constants) in parts {
+        writeln!(text, "\n/* {comment} */").expect("a string");
+        for (name, value) in constants {
+            let value = if *value < 0 { format!("({value})") } else { value.to_string() };
+            writeln!(text, "#define ATTN_{name} {value}").expect("a string");
+        }
+    }
+    text.push_str("\n#endif\n");
     text
 }

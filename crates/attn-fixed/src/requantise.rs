@@ -6,8 +6,17 @@ use crate::{
     types::{OutputMultiplier, Reciprocal},
 };
 
-/// Bits below one output unit when the accumulator has been narrowed to 16 bits and before it is multiplied.
-const NARROW_SHIFT: i32 = 21;
+/// Fraction bits of a [`Reciprocal`]: the mantissa of a row's sum has one more, its highest bit set.
+pub const MANTISSA_BITS: u32 = Reciprocal::FRAC_NBITS;
+
+/// Bits that reciprocal times gain loses to become a multiplier of 15 bits.
+pub const MULTIPLIER_DROPPED: u32 = 17;
+
+/// What is shifted in all is the sum's exponent and so many bits, less the gain's exponent.
+pub const OUTPUT_BITS: i32 = 8;
+
+/// At most so many of the bits to be shifted are left when the accumulator has been narrowed to 16 bits and multiplied.
+pub const NARROW_SHIFT: i32 = 21;
 
 /// The reciprocal `floor(2^31 / mantissa) / 2^15` of a mantissa with 16 fraction bits in `[1/2, 1)`: within 2^-15.
 ///
@@ -16,7 +25,7 @@ const NARROW_SHIFT: i32 = 21;
 #[inline]
 pub const fn reciprocal(mantissa: u16) -> Reciprocal {
     // The highest bit is set already; said again, it shows the compiler that this never divides by 0.
-    let quotient = (1 << 31) / (mantissa | 1 << 15) as u32;
+    let quotient = (1 << (2 * MANTISSA_BITS + 1)) / (mantissa | 1 << MANTISSA_BITS) as u32;
     // Only the reciprocal of exactly 1/2 has 17 bits.
     Reciprocal::from_bits(if quotient > u16::MAX as u32 { u16::MAX } else { quotient as u16 })
 }
@@ -37,13 +46,14 @@ impl Requantiser {
     #[must_use]
     #[inline]
     pub fn new(parameters: &Parameters, sum: i32) -> Self {
+        const ROUNDING: u32 = 1 << (MULTIPLIER_DROPPED - 1);
         let log2 = sum.max(1).ilog2() as i32;
-        let reciprocal = reciprocal((sum >> (log2 - 15)) as u16);
+        let reciprocal = reciprocal((sum >> (log2 - MANTISSA_BITS as i32)) as u16);
         // Both factors have 16 bits, the product 31 or 32, and the multiplier 15.
-        const { assert!((u16::MAX as u32 * u16::MAX as u32 + (1 << 16)) >> 17 == i16::MAX as u32) };
+        const { assert!((u16::MAX as u32 * u16::MAX as u32 + ROUNDING) >> MULTIPLIER_DROPPED == i16::MAX as u32) };
         let product = u32::from(reciprocal.to_bits()) * u32::from(parameters.gain().to_bits());
-        let multiplier = ((product + (1 << 16)) >> 17) as i16;
-        let shift = log2 + 8 - parameters.gain_exponent();
+        let multiplier = ((product + ROUNDING) >> MULTIPLIER_DROPPED) as i16;
+        let shift = log2 + OUTPUT_BITS - parameters.gain_exponent();
         let narrow = (shift - NARROW_SHIFT).max(0);
         Self {
             narrow: narrow as u32,
