@@ -16,8 +16,8 @@
 static inline ATTN_INT attn_min(ATTN_INT a, ATTN_INT b) { return a < b ? a : b; }
 static inline ATTN_INT attn_max(ATTN_INT a, ATTN_INT b) { return a > b ? a : b; }
 
-/* x / 2^n, rounded half up; 0 <= n <= 31, |x| <= 2^30. */
-static inline ATTN_INT attn_rsh(ATTN_INT x, ATTN_INT n) { return (x + (ATTN_INT)((ATTN_UINT)(1u << n) >> 1)) >> n; }
+/* x / 2^n, rounded half up; 0 <= n <= 31, |x| < 2^30. */
+static inline ATTN_INT attn_rsh(ATTN_INT x, ATTN_INT n) { return (x + (ATTN_INT)(((ATTN_UINT)1 << n) >> 1)) >> n; }
 
 /* 255/256 * 2^-(x / 2048), 15 fraction bits; 0 <= x < 2048. The specification's products have 15 fraction bits and an x of 15. */
 static inline ATTN_INT attn_mantissa(ATTN_INT x) {
@@ -75,7 +75,7 @@ static inline ATTN_INT attn_risen(ATTN_INT reference, ATTN_INT sum) { return ref
 static inline int attn_is_dominated(ATTN_INT rounded, ATTN_INT exact) {
     ATTN_INT probabilities = rounded << ATTN_PROBABILITY_DROPPED;
     ATTN_INT error = attn_max(exact - probabilities, probabilities - exact);
-    return (rounded < ATTN_DOMINATED_BELOW) | (error * ATTN_ROUNDING_PARTS > probabilities);
+    return rounded < ATTN_DOMINATED_BELOW || error * ATTN_ROUNDING_PARTS > probabilities;
 }
 
 /* How a block and a row come together. */
