@@ -271,6 +271,18 @@ impl Problem {
         }
     }
 
+    /// Whether a backend takes the masks, before anything long is computed.
+    ///
+    /// # Errors
+    /// [`BackendError::Mask`].
+    pub fn check_masks(&self, backend: &dyn Backend) -> Result<(), ProblemError> {
+        Ok(backend.check_masks(&self.head_masks())?)
+    }
+
+    fn head_masks(&self) -> Vec<Mask<'_>> {
+        (0..self.heads).map(|head| self.masks.head(head)).collect()
+    }
+
     /// Attention on a backend, `[heads, queries, dim]`.
     ///
     /// # Errors
@@ -281,7 +293,7 @@ impl Problem {
         parameters: &[Parameters],
         progress: Progress<'_>,
     ) -> Result<Vec<i8>, ProblemError> {
-        let masks: Vec<_> = (0..self.heads).map(|head| self.masks.head(head)).collect();
+        let masks = self.head_masks();
         let Qkv { query, key, value } = &self.tensors;
         let inputs = Inputs { query, key, value };
         let mut out = vec![0; query.len()];

@@ -14,7 +14,7 @@ use std::{
 use attn::{
     AttentionError, BLOCK, FloatError, FloatHeads, Heads, Inputs, Mask, Parameters, QuantiseError, Scales, Tensor,
     attend,
-    backend::{Backend, BackendError, BackendKind, Isa},
+    backend::{Backend, BackendError, BackendKind, Isa, UnsupportedMask},
     npz::{self, Qkv, Values},
     quantise, scratch_len,
 };
@@ -22,6 +22,7 @@ use proptest::{
     collection::vec,
     prelude::*,
     sample::select,
+    strategy::ValueTree,
     test_runner::{TestCaseError, TestRunner},
 };
 
@@ -44,6 +45,11 @@ macro_rules! conformance {
             #[test]
             fn equals_the_specification() {
                 super::equals_the_specification($kind);
+            }
+
+            #[test]
+            fn equals_the_specification_at_every_edge() {
+                super::equals_the_specification_at_every_edge($kind);
             }
 
             #[test]
@@ -83,6 +89,8 @@ conformance! {
     avx512_bw: BackendKind::Cpu(Isa::Avx512Bw),
     avx_vnni: BackendKind::Cpu(Isa::AvxVnni),
     avx2: BackendKind::Cpu(Isa::Avx2),
+    kernel: BackendKind::Kernel,
+    aie2_model: BackendKind::Aie2Model,
     auto: BackendKind::Auto,
 }
 
@@ -240,6 +248,29 @@ struct Random {
     allowed: Option<(Vec<bool>, usize)>,
 }
 
+impl Random {
+    /// The mask of all heads.
+    fn mask(&self) -> Mask<'_> {
+        let mut mask = Mask::new();
+        if let Some(keys) = self.valid_keys {
+            mask = mask.valid_keys(keys);
+        }
+        if let Some(offset) = self.causal {
+            mask = mask.causal(offset);
+        }
+        if let Some((allowed, row)) = &self.allowed {
+            mask = mask.allowed(allowed, *row);
+        }
+        mask
+    }
+
+    /// What a backend says of the mask, if it is one of those that take no boolean masks.
+    fn refusal(&self, kind: BackendKind) -> Option<BackendError> {
+        let refuses = matches!(kind, BackendKind::Kernel | BackendKind::Aie2Model);
+        (refuses && self.allowed.is_some()).then_some(BackendError::Mask(UnsupportedMask { head: 0 }))
+    }
+}
+
 fn int8(len: usize) -> impl Strategy<Value = Vec<i8>> {
     prop_oneof![
         4 => vec(any::<i8>(), len),
@@ -291,48 +322,74 @@ fn equals_the_specification(kind: BackendKind) {
     let Some(backend) = open(kind) else { return };
     let backend = RefCell::new(backend);
     let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
-    let result = TestRunner::new(config).run(&random(), |case| {
-        let mut mask = Mask::new();
-        if let Some(keys) = case.valid_keys {
-            mask = mask.valid_keys(keys);
-        }
-        if let Some(offset) = case.causal {
-            mask = mask.causal(offset);
-        }
-        if let Some((allowed, row)) = &case.allowed {
-            mask = mask.allowed(allowed, *row);
-        }
-        let parameters: Vec<_> =
-            case.scales.iter().map(|&scales| Parameters::new(case.dim, scales).expect("in range")).collect();
-        let masks = vec![mask; parameters.len()];
-        let [query, key, value] = &case.tensors;
-        let inputs = Inputs { query, key, value };
-        let mut out = vec![77; query.len()];
-        let heads = Heads { parameters: &parameters, masks: &masks, kv_heads: case.kv_heads, inputs };
-        let done = AtomicUsize::new(0);
-        let progress = |queries| _ = done.fetch_add(queries, Ordering::Relaxed);
-        let result = backend.borrow_mut().attend(heads, &mut out, &progress);
-        result.map_err(|error| TestCaseError::fail(error.to_string()))?;
-        prop_assert_eq!(done.into_inner(), parameters.len() * case.queries, "progress");
-
-        let (query_len, key_len) = (case.queries * case.dim, case.keys * case.dim);
-        let mut scratch = vec![0; scratch_len(case.dim)];
-        let mut expected = vec![0; query_len];
-        for (h, out) in out.chunks_exact(query_len).enumerate() {
-            let kv = h * case.kv_heads / parameters.len();
-            let inputs = Inputs {
-                query: &query[h * query_len..][..query_len],
-                key: &key[kv * key_len..][..key_len],
-                value: &value[kv * key_len..][..key_len],
-            };
-            attend(&parameters[h], inputs, &mask, &mut scratch, &mut expected).expect("a valid head");
-            prop_assert_eq!(out, &expected, "head {}", h);
-        }
-        Ok(())
-    });
+    let result = TestRunner::new(config).run(&random(), |case| equals(&mut **backend.borrow_mut(), kind, &case));
     if let Err(error) = result {
         panic!("{}: {error}", kind.name());
     }
+}
+
+/// Every combination of what kernels treat apart: dimensions that fill their registers and that do not, one query and more than
+/// a piece of work, one key, a block of them and one more, and every prefix mask, some that hide all of a row and all of a block.
+fn equals_the_specification_at_every_edge(kind: BackendKind) {
+    let Some(mut backend) = open(kind) else { return };
+    let mut runner = TestRunner::deterministic();
+    for (dim, queries, keys) in [8, 9, 24, 64, 80, 256].into_iter().flat_map(|dim| {
+        [1, 3, 65].into_iter().flat_map(move |queries| [1, 63, 64, 65, 200].map(|keys| (dim, queries, keys)))
+    }) {
+        let (heads, kv_heads) = (4, 2);
+        let tensors = [int8(heads * queries * dim), int8(kv_heads * keys * dim), int8(kv_heads * keys * dim)];
+        let strategy = (vec(scales(dim), heads), tensors);
+        let (scales, tensors) = strategy.new_tree(&mut runner).expect("a value").current();
+        let mut case =
+            Random { dim, kv_heads, scales, tensors, queries, keys, valid_keys: None, causal: None, allowed: None };
+        let valid_keys = [None, Some(0), Some(1), Some(keys / 2), Some(keys)];
+        let causal = [None, Some(0), Some(62.min(keys)), Some(keys + 1), Some(usize::MAX)];
+        for (valid_keys, causal) in valid_keys.into_iter().flat_map(|valid| causal.map(|causal| (valid, causal))) {
+            (case.valid_keys, case.causal) = (valid_keys, causal);
+            if let Err(error) = equals(&mut *backend, kind, &case) {
+                panic!("{}: {queries} x {keys} x {dim}, {valid_keys:?}, {causal:?}: {error}", kind.name());
+            }
+        }
+    }
+}
+
+/// A backend gives the bits of the specification, or refuses the mask if it is one that does.
+fn equals(backend: &mut dyn Backend, kind: BackendKind, case: &Random) -> Result<(), TestCaseError> {
+    let mask = case.mask();
+    let parameters: Vec<_> =
+        case.scales.iter().map(|&scales| Parameters::new(case.dim, scales).expect("in range")).collect();
+    let masks = vec![mask; parameters.len()];
+    let [query, key, value] = &case.tensors;
+    let inputs = Inputs { query, key, value };
+    let mut out = vec![77; query.len()];
+    let heads = Heads { parameters: &parameters, masks: &masks, kv_heads: case.kv_heads, inputs };
+    let done = AtomicUsize::new(0);
+    let progress = |queries| _ = done.fetch_add(queries, Ordering::Relaxed);
+    let result = backend.attend(heads, &mut out, &progress);
+    if let Some(error) = case.refusal(kind) {
+        prop_assert_eq!(backend.check_masks(&masks), Err(error.clone()));
+        prop_assert_eq!(result, Err(error));
+        prop_assert!(out.iter().all(|&x| x == 77), "the output was touched");
+        return Ok(());
+    }
+    prop_assert_eq!(backend.check_masks(&masks), Ok(()));
+    result.map_err(|error| TestCaseError::fail(error.to_string()))?;
+    prop_assert_eq!(done.into_inner(), parameters.len() * case.queries, "progress");
+
+    let (query_len, key_len) = (case.queries * case.dim, case.keys * case.dim);
+    let mut scratch = vec![0; scratch_len(case.dim)];
+    let mut expected = vec![0; query_len];
+    for (h, out) in out.chunks_exact(query_len).enumerate() {
+        let kv = h * case.kv_heads / parameters.len();
+        let inputs = Inputs {
+            query: &query[h * query_len..][..query_len],
+            key: &key[kv * key_len..][..key_len],
+            value: &value[kv * key_len..][..key_len],
+        };
+        attend(&parameters[h], inputs, &mask, &mut scratch, &mut expected).expect("a valid head");
+        prop_assert_eq!(out, &expected, "head {}", h);
+    }
+    Ok(())
 }
 
 /// Floats of any magnitude: quantised, attended and dequantised head by head, with the specification's own functions.
@@ -342,20 +399,16 @@ fn floats_equal_the_specification(kind: BackendKind) {
     let config = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };
     // What an integer is worth: scores from flat to too steep, values of any magnitude.
     let worth = (-30.0..-2.0_f32, prop_oneof![4 => -9.0..9.0_f32, 1 => -149.0..120.9_f32]);
-    let result = TestRunner::new(config).run(&(random(), worth), |(case, (score, value))| {
+    let result = TestRunner::new(config).run(&(random(), worth), |(mut case, (score, value))| {
+        // Every other head is causal, below.
+        case.causal = None;
+        let mask = case.mask();
         let floats = |tensor: &[i8], worth: f32| tensor.iter().map(|&x| f32::from(x) * worth).collect::<Vec<_>>();
         let [query, key, value] = [
             floats(&case.tensors[0], score.exp2()),
             floats(&case.tensors[1], 1.0),
             floats(&case.tensors[2], value.exp2()),
         ];
-        let mut mask = Mask::new();
-        if let Some(keys) = case.valid_keys {
-            mask = mask.valid_keys(keys);
-        }
-        if let Some((allowed, row)) = &case.allowed {
-            mask = mask.allowed(allowed, *row);
-        }
         let heads = case.scales.len();
         let masks: Vec<_> = (0..heads).map(|h| if h % 2 == 0 { mask } else { mask.causal(h) }).collect();
         let float_heads = FloatHeads {
@@ -368,6 +421,11 @@ fn floats_equal_the_specification(kind: BackendKind) {
         };
         let mut out = vec![77.0; query.len()];
         let result = backend.borrow_mut().attend_f32(float_heads, &mut out, &|_| ());
+        if let Some(error) = case.refusal(kind) {
+            prop_assert_eq!(result, Err(error));
+            prop_assert!(is_untouched(&out), "the output was touched");
+            return Ok(());
+        }
 
         let (query_len, key_len) = (case.queries * case.dim, case.keys * case.dim);
         let [mut q, mut k, mut v] = [vec![0; query_len], vec![0; key_len], vec![0; key_len]];

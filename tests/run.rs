@@ -419,7 +419,7 @@ fn bad_input_is_refused_in_one_line_and_nothing_is_written() {
         &input,
         &["--backend", "gpu"],
         &[
-            "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar, avx512-vnni, avx512-bw, avx-vnni, avx2, auto]",
+            "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar, avx512-vnni, avx512-bw, avx-vnni, avx2, kernel, aie2-model, auto]",
         ],
     );
     refuse(&input, &["--frobnicate"], &["unexpected argument '--frobnicate'"]);

@@ -33,7 +33,7 @@ pub trait Prepared {
 pub struct Contestant<'a> {
     /// The backend's name, or that of the peer.
     pub name: &'static str,
-    /// The instruction set whose peak limits it; none for a peer and for the specification.
+    /// The instruction set whose peak limits it; none for a peer, the specification, and an NPU's kernel.
     pub isa: Option<Isa>,
     /// Whether it uses the threads there are, or one.
     pub threaded: bool,
@@ -41,7 +41,7 @@ pub struct Contestant<'a> {
     pub attention: Box<dyn Prepared + 'a>,
 }
 
-/// The backends that this CPU has, the specification first.
+/// The backends that this CPU has, the specification first. The NPU's kernels are none of its own: they are measured if asked for.
 #[must_use]
 pub fn available() -> Vec<BackendKind> {
     let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());

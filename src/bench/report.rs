@@ -20,14 +20,14 @@ pub struct Row {
     pub backend: &'static str,
     /// Threads that it computes on.
     pub threads: u16,
-    /// Rounds that it was measured in: of a long workload the specification has few.
+    /// Rounds that it was measured in: of a long workload the specification and the NPU's kernels have few.
     pub rounds: usize,
     /// Median time of a call, in nanoseconds.
     pub median_ns: f64,
     /// Multiply-accumulates of the workload per second of that time.
     pub mac_per_s: f64,
-    /// The peak of the instruction that the backend multiplies with; for peers and for the specification, that of the
-    /// fastest one that the CPU has. None on a CPU without a measured instruction.
+    /// The peak of the instruction that the backend multiplies with; for peers, the specification and the NPU's kernels, that
+    /// of the fastest one that the CPU has. None on a CPU without a measured instruction.
     pub peak_mac_per_s: Option<f64>,
     /// `mac_per_s / peak_mac_per_s`
     pub peak_fraction: Option<f64>,
@@ -58,7 +58,7 @@ impl fmt::Display for Rows {
     /// A small table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.workload)?;
-        writeln!(f, "  backend                 time    GMAC/s  of peak   ratio    max   mean        ±1")?;
+        writeln!(f, "  backend                   time    GMAC/s  of peak   ratio    max   mean        ±1")?;
         for row in &self.rows {
             let time = if row.median_ns < 1e6 {
                 format!("{:.2} µs", row.median_ns / 1e3)
@@ -69,7 +69,7 @@ impl fmt::Display for Rows {
             let ratio = row.ratio_torch_f32.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
             write!(
                 f,
-                "  {:<16}{time:>12}{:>10.1}{peak:>9}{ratio:>8}{:>7.2}{:>7.3}{:>8} %",
+                "  {:<18}{time:>12}{:>10.1}{peak:>9}{ratio:>8}{:>7.2}{:>7.3}{:>8} %",
                 row.backend,
                 row.mac_per_s / 1e9,
                 row.max_error_lsb,

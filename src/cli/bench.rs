@@ -34,13 +34,14 @@ pub(super) struct Bench {
     /// Measure normal numbers of this shape instead: heads, queries, keys, head dimension.
     #[arg(long, value_name = "HxMxNxD")]
     shape: Option<Shape>,
-    /// Threads that everybody computes on; the specification always has one.
+    /// Threads that everybody computes on; the specification and the NPU's kernels always have one.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=1024))]
     threads: u16,
-    /// Measure this backend only; may be given several times. Peers are measured always.
+    /// Measure this backend only; may be given several times. Peers are measured always; `kernel` and `aie2-model`, the NPU's
+    /// kernels run on this CPU, only if they are named.
     #[arg(long = "backend", value_name = "NAME", value_parser = backends())]
     backends: Vec<BackendKind>,
-    /// Rounds. Of calls that take long the specification has three at most.
+    /// Rounds. Of calls that take long the specification and the NPU's kernels have three at most.
     #[arg(long, value_name = "N", default_value_t = 21, value_parser = value_parser!(u32).range(1..=1_000_000))]
     rounds: u32,
     /// Print one JSON object instead of tables.

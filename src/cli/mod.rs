@@ -91,7 +91,7 @@ mod tests {
             ),
             (
                 &["validate", "--backend", "gpu"],
-                "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar, avx512-vnni, avx512-bw, avx-vnni, avx2, auto]; For more information, try \
+                "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar, avx512-vnni, avx512-bw, avx-vnni, avx2, kernel, aie2-model, auto]; For more information, try \
                  '--help'.",
             ),
             (

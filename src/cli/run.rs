@@ -61,6 +61,7 @@ impl Run {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let mut backend = self.backend.backend.open()?;
         let (problem, shape) = self.masks.read(&self.input)?;
+        problem.check_masks(&*backend)?;
         interrupt::handle()?;
         interrupt::finish(|| npz::check_writable(&self.output))?;
         let queries = problem.heads * problem.queries;

@@ -13,7 +13,7 @@ mod report;
 pub use built_in::built_in;
 pub(crate) use built_in::{Random, whisper_heads};
 pub use libtorch::libtorch;
-pub use report::{CaseReport, HeadReport, Report};
+pub use report::{CaseReport, HeadReport, Report, Skipped};
 
 use std::{error::Error, fmt, time::Instant};
 
@@ -122,6 +122,7 @@ struct Prepared {
 pub fn run(case: Case, backend: &mut dyn Backend, progress: Progress<'_>) -> Result<CaseReport, CaseError> {
     let (problem, expectation) = (case.problem)()?;
     problem.check()?;
+    problem.check_masks(backend)?;
     let prepared = problem.for_groups(|kv_head| {
         let group = expectation.float_group(&problem, kv_head);
         let truths = group.heads.clone().zip(group.truth(progress)?);

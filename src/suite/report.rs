@@ -159,16 +159,27 @@ pub struct Report {
     pub libtorch: Option<String>,
     /// One per case.
     pub cases: Vec<CaseReport>,
+    /// Cases that the backend does not take.
+    pub skipped: Vec<Skipped>,
     /// Whether every case passed.
     pub passed: bool,
+}
+
+/// A case that a backend does not take.
+#[derive(Clone, Debug, Serialize)]
+pub struct Skipped {
+    /// What it is.
+    pub name: String,
+    /// What the backend says.
+    pub reason: String,
 }
 
 impl Report {
     /// A report of these cases.
     #[must_use]
-    pub fn new(backend: &'static str, cases: Vec<CaseReport>) -> Self {
+    pub fn new(backend: &'static str, cases: Vec<CaseReport>, skipped: Vec<Skipped>) -> Self {
         let passed = cases.iter().all(|case| case.passed);
-        Self { version: env!("CARGO_PKG_VERSION"), backend, libtorch: libtorch(), cases, passed }
+        Self { version: env!("CARGO_PKG_VERSION"), backend, libtorch: libtorch(), cases, skipped, passed }
     }
 }
 
@@ -208,6 +219,10 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         let (all, passed) = (self.cases.len(), self.cases.iter().filter(|case| case.passed).count());
-        write!(f, "backend {}: {passed} of {all} cases passed", self.backend)
+        write!(f, "backend {}: {passed} of {all} cases passed", self.backend)?;
+        if !self.skipped.is_empty() {
+            write!(f, ", {} more skipped", self.skipped.len())?;
+        }
+        Ok(())
     }
 }

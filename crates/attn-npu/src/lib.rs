@@ -27,7 +27,6 @@ use attn_fixed::AttentionError;
 
 /// Why heads were not attended.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum NpuError {
     /// What is wrong with the tensors.
     Attention(AttentionError),
