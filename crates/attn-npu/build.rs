@@ -1,6 +1,6 @@
 //! Compiles the NPU's kernels for this CPU, where there is a compiler for them: `cfg(kernel)`, `cfg(aie2_model)`.
 
-use std::{env, path::Path};
+use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -16,13 +16,10 @@ fn main() {
     build.std("c11").file("kernels/attention_tile.c").file("kernels/host_functions.c");
     compile("kernel", &build);
 
-    let vector = Path::new("kernels/aie2/attention_tile.cc");
-    if vector.exists() {
-        let mut build = freestanding("attn_aie2_##name");
-        build.cpp(true).cpp_link_stdlib(None).std("c++20").flag("-fno-exceptions").flag("-fno-rtti");
-        build.include("kernels/host_model").file(vector);
-        compile("aie2_model", &build);
-    }
+    let mut build = freestanding("attn_aie2_##name");
+    build.cpp(true).cpp_link_stdlib(None).std("c++20").flag("-fno-exceptions").flag("-fno-rtti");
+    build.include("kernels/host_model").file("kernels/aie2/attention_tile.cc").file("kernels/host_model/model.cc");
+    compile("aie2_model", &build);
 }
 
 /// Optimised whatever the profile, as tests attend thousands of rows; with these names for the entry points.

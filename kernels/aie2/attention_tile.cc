@@ -155,7 +155,7 @@ void largest(const constants &k, const visible &seen, const int32 *scores, rows 
     const auto multiplier = aie::load_v<16>(k.multiplier.lanes);
     aie::set_saturation(aie::saturation_mode::saturate);
     aie::set_rounding(aie::rounding_mode::positive_inf);
-    const auto octaves = aie::mul(aie::concat(one, one, one, one), multiplier).template to_vector<int32>(k.octave_shift);
+    const auto octaves = aie::mul<acc64>(aie::concat(one, one, one, one), multiplier).template to_vector<int32>(k.octave_shift);
     aie::set_rounding(aie::rounding_mode::floor);
     for (int r = 0; r < ATTN_ROWS; ++r) {
         maximum[r] = one.get(static_cast<unsigned>(r));
@@ -282,7 +282,7 @@ aie::vector<int16, N> factor_of(ATTN_INT factor) {
 void merge_row(const attn_merge &merge, ATTN_INT fraction, bool first, const int32 *products, int32 *accumulator, int dim) {
     const auto factor = factor_of<16>(fraction);
     for (int column = 0; column < dim; column += 16) {
-        auto sum = aie::mul(aie::load_v<16>(products + column), factor).to_vector<int32>(merge.block_lower);
+        auto sum = aie::mul<acc64>(aie::load_v<16>(products + column), factor).template to_vector<int32>(merge.block_lower);
         if (!first) {
             auto old = aie::load_v<16>(accumulator + column);
             if (merge.lower != 0) {
@@ -332,21 +332,20 @@ constexpr uint32_t lanes_of(int r) { return 0xffu << (KEYS * r); }
 // Which keys of the block that starts at key `first` four rows see; false if none does.
 bool look(const attn_parameters &p, int row, int first, visible &seen) {
     // The first of the rows sees least, the last one most.
-    seen.all = attn_visible(&p, row, first) == ATTN_BLOCK;
-    for (auto &unit : seen.unit) {
-        unit = seen.all ? ~0u : 0u;
-    }
-    if (seen.all) {
-        return true;
-    }
-    for (int r = 0; r < ATTN_ROWS; ++r) {
-        const ATTN_INT count = attn_visible(&p, row + r, first);
-        for (int unit = 0; unit < UNITS; ++unit) {
-            const ATTN_INT keys = attn_max(attn_min(count - KEYS * unit, KEYS), 0);
+    const ATTN_INT least = attn_visible(&p, row, first), most = attn_visible(&p, row + ATTN_ROWS - 1, first);
+    seen.all = least == ATTN_BLOCK;
+    for (int unit = 0; unit < UNITS; ++unit) {
+        const int begin = KEYS * unit, end = begin + KEYS;
+        seen.unit[unit] = seen.all || least >= end ? ~0u : 0u;
+        if (seen.all || least >= end || begin >= most) {
+            continue;
+        }
+        for (int r = 0; r < ATTN_ROWS; ++r) {
+            const ATTN_INT keys = attn_max(attn_min(attn_visible(&p, row + r, first) - begin, KEYS), 0);
             seen.unit[unit] = seen.unit[unit] | ((ATTN_UINT(1u) << keys) - 1u) << (KEYS * r);
         }
     }
-    return attn_visible(&p, row + ATTN_ROWS - 1, first) != 0;
+    return most != 0;
 }
 
 // The keys of dominated rows that are far from the maximum; the rows that have some, a bit each.
@@ -407,7 +406,7 @@ void requantise_row(const attn_requantiser &requantiser, int dim, int8 *out, con
     const auto multiplier = factor_of<LANES>(requantiser.multiplier);
     for (int column = 0; column < dim; column += LANES) {
         const bool whole = column + LANES <= dim;
-        const auto lanes = aie::mul(narrow(column, whole ? 16 : 0), multiplier).template to_vector<int8>(requantiser.widen);
+        const auto lanes = aie::mul<acc32>(narrow(column, whole ? 16 : 0), multiplier).template to_vector<int8>(requantiser.widen);
         // In halves: a row of 16 columns more than a multiple of 32 does not end, nor does the next one start, at one.
         aie::store_v(out + column, lanes.template extract<16>(0));
         if (whole) {

@@ -6,6 +6,10 @@
 
 void model_reset() {
     model::operations = model_operations{};
+    model_forget_modes();
+}
+
+void model_forget_modes() {
     model::rounding = aie::rounding_mode::unset;
     model::saturation = aie::saturation_mode::unset;
 }

@@ -21,7 +21,9 @@ struct model_operations {
 };
 
 extern "C" {
+// Counts from zero, and forgets the modes: a function of the kernel cannot rely on what another one left.
 void model_reset(void);
+void model_forget_modes(void);
 struct model_operations model_operations_read(void);
 // A rule of the core was broken: prints `what` and ends the program.
 [[noreturn]] void model_fail(const char *what);

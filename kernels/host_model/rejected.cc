@@ -19,7 +19,7 @@ void test() {
     mmul<4, 8, 8, int8, int8> product;
     product.mac(a8, b8);
     aie::mac(sum32, a16, u16);
-    aie::mul(a32, aie::vector<int16, 16>());
+    aie::mul<acc64>(a32, aie::vector<int16, 16>());
     sum32.to_vector<uint8>(1);
     sum64.to_vector<int32>(1);
     aie::select(a16, a16, mask);
@@ -37,11 +37,11 @@ void test() {
 #elif CASE == 6
     aie::mac(sum64, a16, a16); // 32 lanes of 64 bits are more than an accumulator
 #elif CASE == 7
-    aie::mul(a32, a32); // 32 x 32 bits are emulated
+    aie::mul<acc64>(a32, a32); // 32 x 32 bits are emulated
 #elif CASE == 8
     sum32.to_vector<int16>(a16); // a shift for each lane
 #elif CASE == 9
-    aie::mul(a8, a8); // element by element, 8 bits are padded with zeros
+    aie::mul<acc32>(a8, a8); // element by element, 8 bits are padded with zeros
 #elif CASE == 10
     sum64.to_vector<int8>(1); // two instructions
 #elif CASE == 11

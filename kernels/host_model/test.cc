@@ -60,7 +60,7 @@ void products() {
     EQUAL(aie::mac(largest, aie::broadcast<int16, 32>(1), aie::broadcast<int16, 32>(1)).lanes[0], -2147483648ll);
     EQUAL(aie::mac(largest, aie::broadcast<int16, 32>(-1), aie::broadcast<uint16, 32>(65535)).lanes[0], 2147483647ll - 65535);
     EQUAL(aie::msc(largest, aie::broadcast<int16, 32>(2), aie::broadcast<int16, 32>(3)).lanes[31], 2147483641);
-    EQUAL(aie::mul(aie::broadcast<int32, 16>(1 << 30), aie::broadcast<int16, 16>(-32768)).lanes[0], -(1ll << 45));
+    EQUAL(aie::mul<acc64>(aie::broadcast<int32, 16>(1 << 30), aie::broadcast<int16, 16>(-32768)).lanes[0], -(1ll << 45));
     // Row by row: A[i][k] = 8 i + k, B[k][j] = 8 k + j.
     aie::mmul<4, 8, 8, int8, int8> product;
     product.mac(counting<int8, 32>(), counting<int8, 64>());
@@ -117,7 +117,7 @@ void counts() {
     (void)aie::max(v, v);                          // two of 512
     (void)aie::add(sum.cast_to<accfloat>(), sum.cast_to<accfloat>()); // two of 512
     (void)aie::broadcast<int32, 32>(0);            // two of 512
-    (void)aie::mul(v.extract<16>(0), aie::broadcast<int16, 16>(0)).to_vector<int32>(2);
+    (void)aie::mul<acc64>(v.extract<16>(0), aie::broadcast<int16, 16>(0)).to_vector<int32>(2);
     const auto got = model_operations_read();
     EQUAL(got.load, 4);
     EQUAL(got.store, 1);

@@ -64,7 +64,9 @@ impl fmt::Display for Unavailable {
             Kernel::Portable => {
                 "there was no gcc or clang when this was built (`apt-get install gcc`, then build again; little-endian machines only)"
             }
-            Kernel::Aie2Model => "kernels/aie2/attention_tile.cc is not there yet",
+            Kernel::Aie2Model => {
+                "there was no g++ or clang++ when this was built (`apt-get install g++`, then build again; little-endian machines only)"
+            }
         };
         write!(f, "{}: {why}", kernel.name())
     }
@@ -75,6 +77,8 @@ impl Error for Unavailable {}
 /// The four functions of `kernels/attention_tile.h`.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryPoints {
+    /// What comes before each of the others.
+    prepare: Option<unsafe extern "C" fn()>,
     tile: unsafe extern "C" fn(*const i8, *mut i8),
     start: unsafe extern "C" fn(*const i8, *mut i8),
     absorb: unsafe extern "C" fn(*const i8, *const i8, *mut i8),
@@ -89,6 +93,7 @@ impl EntryPoints {
     pub fn tile(&self, tile: &Tile, out: &mut Output) {
         assert_ne!(tile.buffer.bytes(), 0, "an object");
         out.resize(tile.shape);
+        self.prepare();
         // SAFETY: a tile object as `Tile::join` makes it, and room for its output object.
         unsafe { (self.tile)(tile.buffer.as_ptr(), out.buffer.as_mut_ptr()) }
     }
@@ -100,6 +105,7 @@ impl EntryPoints {
     pub fn start(&self, query: &Query, state: &mut State) {
         assert_ne!(query.buffer.bytes(), 0, "an object");
         state.resize(query.shape);
+        self.prepare();
         // SAFETY: a query object as `Query::pack` makes it, and room for its state.
         unsafe { (self.start)(query.buffer.as_ptr(), state.buffer.as_mut_ptr()) }
     }
@@ -111,6 +117,7 @@ impl EntryPoints {
     pub fn absorb(&self, query: &Query, block: &Block, state: &mut State) {
         assert_eq!(query.shape, state.shape, "the state of these queries");
         assert_eq!(query.shape.dim(), block.dim, "one dimension");
+        self.prepare();
         // SAFETY: a query object, a block object as `Block::pack` makes it, and a state of the same shape, which was started.
         unsafe { (self.absorb)(query.buffer.as_ptr(), block.buffer.as_ptr(), state.buffer.as_mut_ptr()) }
     }
@@ -122,15 +129,23 @@ impl EntryPoints {
     pub fn finish(&self, query: &Query, state: &State, out: &mut Output) {
         assert_eq!(query.shape, state.shape, "the state of these queries");
         out.resize(query.shape);
+        self.prepare();
         // SAFETY: a query object, its state, and room for its output object.
         unsafe { (self.finish)(query.buffer.as_ptr(), state.buffer.as_ptr(), out.buffer.as_mut_ptr()) }
+    }
+
+    fn prepare(&self) {
+        if let Some(prepare) = self.prepare {
+            // SAFETY: it takes nothing.
+            unsafe { prepare() }
+        }
     }
 }
 
 /// Declares a kernel's entry points by their names in C.
 #[cfg(any(kernel, aie2_model))]
 macro_rules! entry_points {
-    ($kernel:ident: $tile:ident, $start:ident, $absorb:ident, $finish:ident) => {
+    ($kernel:ident: $prepare:expr, $tile:ident, $start:ident, $absorb:ident, $finish:ident) => {
         mod $kernel {
             unsafe extern "C" {
                 fn $tile(tile: *const i8, out: *mut i8);
@@ -139,16 +154,27 @@ macro_rules! entry_points {
                 fn $finish(query: *const i8, state: *const i8, out: *mut i8);
             }
 
-            pub(super) const ENTRY_POINTS: super::EntryPoints =
-                super::EntryPoints { tile: $tile, start: $start, absorb: $absorb, finish: $finish };
+            pub(super) const ENTRY_POINTS: super::EntryPoints = super::EntryPoints {
+                prepare: $prepare,
+                tile: $tile,
+                start: $start,
+                absorb: $absorb,
+                finish: $finish,
+            };
         }
     };
 }
 
 #[cfg(kernel)]
-entry_points!(portable: attn_kernel_tile, attn_kernel_start, attn_kernel_absorb, attn_kernel_finish);
+entry_points!(portable: None, attn_kernel_tile, attn_kernel_start, attn_kernel_absorb, attn_kernel_finish);
 #[cfg(aie2_model)]
-entry_points!(aie2_model: attn_aie2_tile, attn_aie2_start, attn_aie2_absorb, attn_aie2_finish);
+entry_points!(
+    aie2_model: Some(crate::model::model_forget_modes),
+    attn_aie2_tile,
+    attn_aie2_start,
+    attn_aie2_absorb,
+    attn_aie2_finish
+);
 
 #[cfg(all(test, kernel))]
 mod tests {

@@ -17,6 +17,7 @@
 mod heads;
 pub mod kernel;
 pub mod layout;
+pub mod model;
 
 use std::{error::Error, fmt};
 

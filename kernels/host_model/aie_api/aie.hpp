@@ -403,15 +403,15 @@ accum<acc32, 32> msc(const accum<acc32, 32> &sum, const vector<A, 32> &a, const 
     return model::multiply(sum, -1, a, b);
 }
 
-template <model::bits16 A, model::bits16 B>
-accum<acc32, 32> mul(const vector<A, 32> &a, const vector<B, 32> &b) {
+template <std::same_as<acc32> Tag, model::bits16 A, model::bits16 B>
+accum<Tag, 32> mul(const vector<A, 32> &a, const vector<B, 32> &b) {
     accum<acc32, 32> zero;
     zero.lanes.fill(0);
     return model::multiply(zero, 1, a, b);
 }
 
-template <model::bits16 B>
-accum<acc64, 16> mul(const vector<int32, 16> &a, const vector<B, 16> &b) {
+template <std::same_as<acc64> Tag, model::bits16 B>
+accum<Tag, 16> mul(const vector<int32, 16> &a, const vector<B, 16> &b) {
     accum<acc64, 16> zero;
     zero.lanes.fill(0);
     return model::multiply(zero, 1, a, b);
