@@ -10,10 +10,9 @@
 
 #include "../attention_row.h"
 
-#include <limits>
 #include <type_traits>
 
-// The largest dimension that a build has room for on its stack: 4 KiB and 96 bytes for each of its columns.
+// The largest dimension that a build has room for on its stack: about 5 KiB, and 64 bytes for each column.
 #ifndef ATTN_KERNEL_DIM
 #define ATTN_KERNEL_DIM ATTN_MAX_DIM
 #endif
@@ -79,6 +78,8 @@ constexpr filled<int16> EXPONENT_STEP(1 << (23 - ATTN_DISTANCE_BITS));
 constexpr filled<int32> INTEGER(0x4b400000); // 3 * 2^22, the float whose lowest bits are an integer
 constexpr filled<int32> HALF(POWER_BIAS << ATTN_POWER_BITS);
 constexpr filled<int8, TILE> ONES(1);
+constexpr filled<int32, 16> LOWEST(-ATTN_MAX_SCORE);   // a score that is not seen
+constexpr filled<int16> FARTHEST(32767);               // a distance that is not: 15 octaves and more
 constexpr filled<int32> ROUNDING[2] = {filled<int32>(0), filled<int32>(1)};
 
 // What depends on the head.
@@ -137,7 +138,7 @@ void largest(const constants &k, const visible &seen, const int32 *scores, rows 
         if (seen.all) {
             return lanes;
         }
-        const auto lowest = aie::broadcast<int32, 16>(-ATTN_MAX_SCORE);
+        const auto lowest = aie::load_v<16>(LOWEST.lanes);
         return aie::select(lowest, lanes, aie::mask<16>::from_uint32(seen.unit[unit] >> (16 * h) & 0xffffu));
     };
     auto upper = half(0, 0), lower = half(0, 1); // rows 0 and 1, rows 2 and 3
@@ -178,8 +179,8 @@ void distances(const constants &k, const visible &seen, const int32 *scores, con
         const auto below = aie::sub(reference, load_accumulators(scores + unit * LANES)).to_vector<int16>(k.score_shift);
         auto t = aie::mac(offset_product, below, multiplier).to_vector<int16>(k.distance_shift);
         if (!seen.all) {
-            const auto unseen = aie::broadcast<int16, LANES>(std::numeric_limits<int16>::max());
-            t = aie::select(unseen, t, aie::mask<LANES>::from_uint32(seen.unit[unit]));
+            const auto farthest = aie::load_v<LANES>(FARTHEST.lanes);
+            t = aie::select(farthest, t, aie::mask<LANES>::from_uint32(seen.unit[unit]));
         }
         aie::store_v(s.distances + unit * LANES, t);
     }
