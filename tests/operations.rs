@@ -30,7 +30,13 @@ fn rows(file: &str, head: usize, rows: std::ops::Range<usize>) -> [(Vec<i8>, f32
 }
 
 /// The operations of the first `queries` rows against all, per block of 64 keys.
-fn count(backend: &mut dyn Backend, dim: usize, queries: usize, tensors: &[(Vec<i8>, f32); 3], mask: Mask<'_>) -> Operations {
+fn count(
+    backend: &mut dyn Backend,
+    dim: usize,
+    queries: usize,
+    tensors: &[(Vec<i8>, f32); 3],
+    mask: Mask<'_>,
+) -> Operations {
     let [(query, q), (key, k), (value, v)] = tensors;
     let parameters = Parameters::new(dim, Scales { query: *q, key: *k, value: *v, out: *v }).expect("in range");
     let inputs = Inputs { query: &query[..queries * dim], key, value };
@@ -92,7 +98,12 @@ fn of_the_vector_kernel() {
     // None of its rows is absorbed as two.
     tile("tile, Whisper-base layer 1, 1408-1471", 64, &rows("whisper.npz", 1, 1408..1472), Mask::new());
     for layer in 0..6 {
-        tile(&format!("tile, Whisper-base layer {layer}, 640-703"), 64, &rows("whisper.npz", layer, 640..704), Mask::new());
+        tile(
+            &format!("tile, Whisper-base layer {layer}, 640-703"),
+            64,
+            &rows("whisper.npz", layer, 640..704),
+            Mask::new(),
+        );
     }
     for layer in 0..6 {
         let operations = count(&mut *backend, 64, 64, &rows("whisper.npz", layer, 0..1500), Mask::new());

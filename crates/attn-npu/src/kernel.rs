@@ -154,13 +154,8 @@ macro_rules! entry_points {
                 fn $finish(query: *const i8, state: *const i8, out: *mut i8);
             }
 
-            pub(super) const ENTRY_POINTS: super::EntryPoints = super::EntryPoints {
-                prepare: $prepare,
-                tile: $tile,
-                start: $start,
-                absorb: $absorb,
-                finish: $finish,
-            };
+            pub(super) const ENTRY_POINTS: super::EntryPoints =
+                super::EntryPoints { prepare: $prepare, tile: $tile, start: $start, absorb: $absorb, finish: $finish };
         }
     };
 }

@@ -68,19 +68,23 @@ pub const fn state_bytes(shape: Shape) -> usize {
     state::ACCUMULATORS + 4 * shape.queries * shape.dim
 }
 
-/// Where column `c` of query `i` lies, from the start of the queries: tiles of 4 × 8.
-const fn query_at(i: usize, c: usize, dim: usize) -> usize {
-    ((i / 4) * (dim / 8) + c / 8) * 32 + (i % 4) * 8 + c % 8
-}
+/// Rows and columns of what a product takes at once.
+const TILE: usize = 8;
 
-/// Where column `c` of key `j` lies, from the start of a block's keys: tiles of 8 columns × 8 keys.
-const fn key_at(j: usize, c: usize) -> usize {
-    ((c / 8) * 8 + j / 8) * 64 + (c % 8) * 8 + j % 8
-}
-
-/// Where column `c` of value `j` lies, from the start of a block's values: tiles of 8 values × 8 columns.
-const fn value_at(j: usize, c: usize) -> usize {
-    ((c / 8) * 8 + j / 8) * 64 + (j % 8) * 8 + c % 8
+/// The tile of eight rows from `row` and eight columns from `column` on, `[TILE, TILE]`, of rows of `dim`; zeros where there are no
+/// such rows or columns.
+fn tile(rows: &[i8], dim: usize, row: usize, column: usize) -> [[i8; TILE]; TILE] {
+    let mut tile = [[0; TILE]; TILE];
+    let width = dim.saturating_sub(column).min(TILE);
+    for (to, from) in tile.iter_mut().zip(rows.chunks_exact(dim).skip(row)) {
+        if width == TILE {
+            // Of a length that the compiler knows.
+            to.copy_from_slice(&from[column..column + TILE]);
+        } else {
+            to[..width].copy_from_slice(&from[dim - width..]);
+        }
+    }
+    tile
 }
 
 /// The shape of an object.
@@ -215,9 +219,15 @@ impl Query {
         ] {
             self.buffer.set_i32(offset, value);
         }
-        for (i, row) in query.chunks_exact(parameters.dim()).enumerate() {
-            for (c, &x) in row.iter().enumerate() {
-                self.buffer[PARAMETERS_BYTES + query_at(i, c, shape.dim)] = x;
+        // Tiles of 4 × 8, half a line each: the columns of 4 rows, then those of the next 4.
+        let dim = parameters.dim();
+        let tiles = shape.dim / TILE;
+        let lines = &mut self.buffer.lines[PARAMETERS_BYTES / ALIGNMENT..];
+        for (first, column) in (0..shape.queries).step_by(TILE).flat_map(|i| (0..tiles).map(move |c| (i, c))) {
+            let eight = tile(query, dim, first, column * TILE);
+            for (half, four) in eight.chunks_exact(ROWS).enumerate().take((shape.queries - first) / ROWS) {
+                let at = (first / ROWS + half) * tiles + column;
+                lines[at / 2].0[at % 2 * 32..][..32].copy_from_slice(four.as_flattened());
             }
         }
     }
@@ -246,12 +256,17 @@ impl Block {
         let shape = Shape::new(1, dim);
         self.dim = shape.dim;
         self.buffer.zeros(block_bytes(shape));
-        let rows = key.chunks_exact(dim).zip(value.chunks_exact(dim));
-        for (j, (key, value)) in rows.enumerate() {
-            for (c, (&k, &v)) in key.iter().zip(value).enumerate() {
-                self.buffer[key_at(j, c)] = k;
-                self.buffer[BLOCK * shape.dim + value_at(j, c)] = v;
+        // Tiles of 8 × 8, a line each: all keys of 8 columns, then those of the next 8. Those of keys are transposed.
+        let (key_lines, value_lines) = self.buffer.lines.split_at_mut(BLOCK * shape.dim / ALIGNMENT);
+        for (at, (key_line, value_line)) in key_lines.iter_mut().zip(value_lines).enumerate() {
+            let (column, row) = (at / (BLOCK / TILE) * TILE, at % (BLOCK / TILE) * TILE);
+            let keys = tile(key, dim, row, column);
+            for (c, to) in key_line.0.chunks_exact_mut(TILE).enumerate() {
+                for (to, key) in to.iter_mut().zip(&keys) {
+                    *to = key[c];
+                }
             }
+            value_line.0.copy_from_slice(tile(value, dim, row, column).as_flattened());
         }
     }
 
@@ -355,6 +370,8 @@ impl Output {
 mod tests {
     #![allow(unsafe_code, reason = "functions in C")]
 
+    use attn_fixed::Scales;
+
     use super::*;
 
     unsafe extern "C" {
@@ -404,15 +421,31 @@ mod tests {
         }
     }
 
+    /// Numbers that tell rows and columns apart, in every shape that an object has, and one that is not a multiple of anything.
     #[test]
     fn elements_lie_where_the_kernel_looks() {
-        for dim in (DIM_STEP..=MAX_DIM).step_by(DIM_STEP) {
-            for c in 0..dim {
-                for i in 0..BLOCK {
+        let number = |i: usize, c: usize, salt: usize| (i * 37 + c * 11 + i * c % 5 + salt) as i8;
+        for dim in (8..=MAX_DIM).step_by(8).chain([9, 23, 255]) {
+            let parameters =
+                Parameters::new(dim, Scales { query: 0.01, key: 0.01, value: 1.0, out: 1.0 }).expect("in range");
+            for rows in [1, 4, 13, 60, 64] {
+                let [query, key, value] = [1, 2, 3]
+                    .map(|salt| (0..rows * dim).map(|at| number(at / dim, at % dim, salt)).collect::<Vec<_>>());
+                let (mut queries, mut block) = (Query::default(), Block::default());
+                queries.pack(&parameters, &Mask::new(), 0, rows, &query);
+                block.pack(dim, &key, &value);
+                let Shape { queries: stored_queries, dim: stored } = queries.shape;
+                for (i, c) in (0..BLOCK).flat_map(|i| (0..stored).map(move |c| (i, c))) {
+                    let expected = |salt| if i < rows && c < dim { number(i, c, salt) } else { 0 };
                     let (i_c, c_c) = (i as i32, c as i32);
-                    assert_eq!(query_at(i, c, dim) as i32, attn_host_query_at(i_c, c_c, dim as i32), "{i} {c} {dim}");
-                    assert_eq!(key_at(i, c) as i32, attn_host_key_at(i_c, c_c), "{i} {c}");
-                    assert_eq!(value_at(i, c) as i32, attn_host_value_at(i_c, c_c), "{i} {c}");
+                    if i < stored_queries {
+                        let at = PARAMETERS_BYTES + attn_host_query_at(i_c, c_c, stored as i32) as usize;
+                        assert_eq!(queries.buffer[at], expected(1), "query {i} {c} of {rows} {dim}");
+                    }
+                    let at = attn_host_key_at(i_c, c_c) as usize;
+                    assert_eq!(block.buffer[at], expected(2), "key {i} {c} of {rows} {dim}");
+                    let at = BLOCK * stored + attn_host_value_at(i_c, c_c) as usize;
+                    assert_eq!(block.buffer[at], expected(3), "value {i} {c} of {rows} {dim}");
                 }
             }
         }
