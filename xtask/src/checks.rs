@@ -6,6 +6,7 @@ use std::{
 };
 
 use attn_cpu::Isa;
+use attn_npu::Kernel;
 
 use crate::run::Run;
 
@@ -30,7 +31,13 @@ pub(crate) fn unit(run: &mut Run) -> Result<(), String> {
     for isa in missing {
         run.skip(&format!("backend {}", isa.name()), "this CPU does not have the instructions");
     }
-    let here: Vec<_> = here.into_iter().map(Isa::name).collect();
+    let mut here: Vec<_> = here.into_iter().map(Isa::name).collect();
+    for kernel in Kernel::ALL {
+        match kernel.entry_points() {
+            Ok(_) => here.push(kernel.name()),
+            Err(error) => run.skip(&format!("backend {}", kernel.name()), &error.to_string()),
+        }
+    }
     println!("the conformance suite ran on the backends scalar, {}", here.join(", "));
     Ok(())
 }
@@ -72,10 +79,10 @@ pub(crate) fn release_checked(run: &mut Run) -> Result<(), String> {
 }
 
 /// Where sanitizers are run.
-const SANITIZED: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const SANITIZED: &str = "x86_64-unknown-linux-gnu";
 
 /// How to call cargo for a sanitizer, which needs a nightly compiler; none, and listed as skipped, where there is none.
-fn nightly(run: &mut Run, what: &str) -> Option<[&'static str; 3]> {
+pub(crate) fn nightly(run: &mut Run, what: &str) -> Option<[&'static str; 3]> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         run.skip(what, "it is run on x86-64 Linux only");
         return None;
@@ -88,7 +95,7 @@ fn nightly(run: &mut Run, what: &str) -> Option<[&'static str; 3]> {
     Some(nightly)
 }
 
-/// The only crate with unsafe code, under `AddressSanitizer`.
+/// The vector kernels' unsafe code under `AddressSanitizer`; `kernels` has that of the NPU's.
 pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
     let Some(nightly) = nightly(run, "AddressSanitizer") else { return Ok(()) };
     let target_dir = run.root.join("target/sanitizer").display().to_string();
@@ -146,6 +153,7 @@ pub(crate) fn features(run: &mut Run) -> Result<(), String> {
     run.cargo(&["check", "--package", "attn-ref", "--features", "serde"])?;
     run.cargo(&["check", "--package", "attn-fixed"])?;
     run.cargo(&["check", "--package", "attn-cpu", "--no-default-features"])?;
+    run.cargo(&["check", "--package", "attn-npu"])?;
     let tree = run.command(&Run::cargo_program(), &["tree", "--package", "attn", "--prefix", "none"]).output();
     let tree = tree.map_err(|error| format!("`cargo tree`: {error}"))?;
     let has_torch = |line: &str| line.split(' ').next().is_some_and(|package| package.contains("torch"));

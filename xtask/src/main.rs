@@ -3,6 +3,7 @@
 mod checks;
 mod generate;
 mod instructions;
+mod kernels;
 mod libtorch;
 mod run;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -22,6 +23,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   generated        generated files are what attn-fixed generates today
   instructions     a tile and a head take as many instructions as on record, counted by valgrind or step by step
   numpy            fixtures, float truth, arithmetic and archives against real numpy
+  kernels          the NPU's kernels: without warnings, freestanding, and the suite's inputs under sanitizers
   freestanding     attn-fixed linked and run without any library
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
   fuzz             whatever bytes say, all instruction sets agree with the specification, and nothing panics
@@ -32,7 +34,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 10] = [
+const CHECKS: [(&str, Check); 11] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("sanitizer", checks::sanitizer),
@@ -40,6 +42,7 @@ const CHECKS: [(&str, Check); 10] = [
     ("generated", generate::check),
     ("instructions", instructions::check),
     ("numpy", checks::numpy),
+    ("kernels", kernels::check),
     ("freestanding", checks::freestanding),
     ("torch", libtorch::check),
     ("fuzz", checks::fuzz),
