@@ -2,7 +2,10 @@
 
 mod common;
 
-use attn::{backend::Isa, bench::workloads};
+use attn::{
+    backend::{BackendKind, Isa},
+    bench::workloads,
+};
 use common::{assert_usage_error, attn, stderr, stdout};
 use serde_json::Value;
 
@@ -86,6 +89,18 @@ fn backends_are_chosen_and_each_is_measured_once() {
     let best = Isa::best().map(Isa::name);
     let names: Vec<_> = ["scalar"].into_iter().chain(best).collect();
     assert_eq!(backends(&report, "2x3x4x16"), expected(&names));
+}
+
+/// It is no contestant, and not among them unless it is asked for.
+#[test]
+fn a_kernel_of_the_npu_is_measured_on_demand_and_labelled_as_a_host_run() {
+    if BackendKind::Kernel.open().is_ok() {
+        let report = report(&["--shape", "1x4x5x8", "--backend", "kernel", "--threads", "2"]);
+        for workload in ["1x4x5x8", "1x4x5x8-f32io"] {
+            assert_eq!(backends(&report, workload), expected(&["kernel (host)"]));
+        }
+        assert_eq!(report["results"][0]["threads"], 1);
+    }
 }
 
 /// The same bits, so the same accuracy; and the accuracy does not depend on how many threads there are.

@@ -4,6 +4,7 @@ mod common;
 
 use std::process::{Command, Stdio};
 
+use attn::backend::BackendKind;
 use common::{archive, assert_usage_error, attn, fixture, path_of, stderr, stdout};
 
 #[test]
@@ -13,6 +14,7 @@ fn the_built_in_suite_passes_and_says_which_backend_computed() {
     let report: serde_json::Value = serde_json::from_str(stdout(&output)).expect("JSON");
     assert_eq!(report["backend"], "scalar");
     assert_eq!(report["passed"], true);
+    assert_eq!(report["skipped"].as_array().map(Vec::len), Some(0));
     assert_eq!(report["libtorch"].is_null(), cfg!(not(feature = "torch")));
     let cases = report["cases"].as_array().expect("cases");
     for group in ["acceptance", "raw integers", "whisper tiles", "whisper heads", "hard"] {
@@ -29,6 +31,26 @@ fn the_built_in_suite_passes_and_says_which_backend_computed() {
         assert_eq!(overall["non_finite"], 0);
         assert_eq!(overall["libtorch"].is_null(), cfg!(not(feature = "torch")), "{}", case["name"]);
         assert_eq!(case["per_head"].as_array().map(Vec::len), case["heads"].as_u64().map(|heads| heads as usize));
+    }
+}
+
+/// All cases but those with boolean masks, which are listed.
+#[test]
+fn the_built_in_suite_passes_on_a_kernel_of_the_npu() {
+    // The conformance suite says so if there was no compiler for it.
+    if BackendKind::Kernel.open().is_err() {
+        return;
+    }
+    let output = attn(&["validate", "--json", "--backend", "kernel"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_str(stdout(&output)).expect("JSON");
+    assert_eq!((&report["backend"], &report["passed"]), (&"kernel (host)".into(), &true.into()));
+    let skipped = report["skipped"].as_array().expect("cases");
+    assert!(!skipped.is_empty() && report["cases"].as_array().map(Vec::len) > Some(50));
+    for case in skipped {
+        let (name, reason) = (case["name"].as_str(), case["reason"].as_str());
+        assert!(name.is_some_and(|name| name.starts_with("mask: boolean")), "{case}");
+        assert!(reason.is_some_and(|reason| reason.contains("got a boolean mask, expected")), "{case}");
     }
 }
 

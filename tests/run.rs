@@ -12,6 +12,7 @@ use std::{
 
 use attn::{
     Mask, Parameters, Scales, attend,
+    backend::BackendKind,
     npz::{Output, OutputValues},
     problem::calibrated_scale,
     scratch_len,
@@ -140,6 +141,39 @@ fn gives_the_bits_of_the_specification() {
     let (_, output) = run(&path, &["--out-scale", "0.02", "--valid-keys=0"]);
     grouped.expect(&output, Mask::new().valid_keys(0), |_| Some(0.02));
     assert!(int8(&output).0.iter().all(|&x| x == 0));
+}
+
+#[test]
+fn a_kernel_of_the_npu_says_that_it_ran_on_the_host_and_refuses_a_boolean_mask() {
+    // The conformance suite says so if there was no compiler for it.
+    if BackendKind::Kernel.open().is_err() {
+        return;
+    }
+    let scale = 0.1_f32.to_le_bytes();
+    let [query, key, value] = [(3, 1), (70, 1000), (70, 2000)].map(|(rows, seed)| bytes(&integers(rows, seed)));
+    let file = archive(&[
+        ("q", "|i1", "(3, 8)", &query),
+        ("k", "|i1", "(70, 8)", &key),
+        ("v", "|i1", "(70, 8)", &value),
+        ("q_scale", "<f4", "()", &scale),
+        ("k_scale", "<f4", "()", &scale),
+        ("v_scale", "<f4", "()", &scale),
+    ]);
+    let path = path_of(&file);
+    for options in [&[][..], &["--causal=63", "--valid-keys=66"]] {
+        let (stderr, output) = run(&path, &[options, &["--backend", "kernel"]].concat());
+        assert!(stderr.starts_with("backend kernel (host): 1 heads x 3 queries x 70 keys x 8 in "), "{stderr}");
+        assert_eq!(int8(&output), int8(&run(&path, options).1));
+    }
+
+    let masked = Grouped::new().archive();
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out.npz").display().to_string();
+    assert_usage_error(
+        &["run", "--input", &path_of(&masked), "--output", &out, "--backend", "kernel"],
+        &["mask of head 0: got a boolean mask, expected valid keys, causal, or both"],
+    );
+    assert!(files(folder.path()).is_empty());
 }
 
 #[test]

@@ -175,7 +175,10 @@ impl fmt::Display for Environment {
             )?,
         }
         writeln!(f, "time: median of {} interleaved rounds; ratio: to torch-sdpa-f32, within a round", self.rounds)?;
-        writeln!(f, "of peak: of the backend's instruction; for peers and scalar, of the CPU's fastest one")?;
+        writeln!(
+            f,
+            "of peak: of the backend's instruction; for peers, scalar and the NPU's kernels, of the CPU's fastest one"
+        )?;
         write!(
             f,
             "max, mean, ±1: error against float64 attention over the same inputs, worst head; 1 is a 127th of the largest \
