@@ -86,7 +86,8 @@ struct attn_merge {
     ATTN_INT sum;
 };
 
-static inline struct attn_merge attn_merge_of(ATTN_INT reference, ATTN_INT sum, struct attn_magnitude block, ATTN_INT probabilities) {
+static inline struct attn_merge attn_merge_of(ATTN_INT reference, ATTN_INT sum, struct attn_magnitude block,
+                                              ATTN_INT probabilities) {
     struct attn_merge merge;
     merge.reference = attn_max(block.exponent, attn_risen(reference, sum));
     merge.lower = attn_min(merge.reference - reference, 31);

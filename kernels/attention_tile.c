@@ -1,6 +1,7 @@
 /* The entry points of attention_tile.h in portable C11: the algorithm of crates/attn-fixed/src/row.rs, the same bits.
  *
- * Freestanding: no library, no heap, no 64-bit arithmetic, no division, no writable data.
+ * Freestanding: no library, no heap, no 64-bit arithmetic, no division, no writable data. The stack holds one row of
+ * accumulators and a few numbers a key: about 2.2 KB.
  */
 #include "attention_layout.h"
 #include "attention_row.h"
@@ -45,7 +46,8 @@ static int32_t distance(const struct attn_parameters *parameters, int32_t below)
 }
 
 /* Weighs the keys that are seen, at least one: a byte a key. */
-static void weigh(const struct attn_parameters *parameters, const int32_t *scores, const uint8_t *seen, struct weights *weights) {
+static void weigh(const struct attn_parameters *parameters, const int32_t *scores, const uint8_t *seen,
+                  struct weights *weights) {
     int32_t maximum = -ATTN_MAX_SCORE;
     for (int32_t j = 0; j < ATTN_BLOCK; j++) {
         maximum = seen[j] ? attn_max(maximum, scores[j]) : maximum;

@@ -1,4 +1,4 @@
-/* What the tests of crates/attn-npu compare with attn-fixed: the functions and the layout of the headers, by name. Host only. */
+/* What the tests of crates/attn-npu compare with attn-fixed: what the headers compute, and their layout. Host only. */
 #include <stddef.h>
 
 #include "attention_layout.h"
@@ -60,6 +60,7 @@ void attn_host_objects(int32_t queries, int32_t dim, int32_t *out) {
         offsetof(struct attn_parameters, gain),
         offsetof(struct attn_parameters, gain_exponent),
         (int32_t)sizeof(struct attn_state),
+        offsetof(struct attn_state, next_key),
         offsetof(struct attn_state, sum),
         offsetof(struct attn_state, reference),
     };

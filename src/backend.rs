@@ -14,7 +14,7 @@ pub use attn_npu::UnsupportedMask;
 
 /// Something that computes attention.
 pub trait Backend {
-    /// What results are labelled with: the name that chooses it, and, where that is a kernel of the NPU on this CPU, that it is.
+    /// What results are labelled with: the name that chooses it; of a kernel of the NPU also that it ran on this CPU.
     fn name(&self) -> &'static str;
 
     /// Whether it takes these masks: what [`attend`](Self::attend) would say of them, before there is anything to compute.

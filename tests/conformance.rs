@@ -328,8 +328,8 @@ fn equals_the_specification(kind: BackendKind) {
     }
 }
 
-/// Every combination of what kernels treat apart: dimensions that fill their registers and that do not, one query and more than
-/// a piece of work, one key, a block of them and one more, and every prefix mask, some that hide all of a row and all of a block.
+/// Every combination of what kernels treat apart: dimensions that fill their registers and that do not, one query and more
+/// than a piece of work, one key, a block of them and one more, and prefix masks that hide all of a row and all of a block.
 fn equals_the_specification_at_every_edge(kind: BackendKind) {
     let Some(mut backend) = open(kind) else { return };
     let mut runner = TestRunner::deterministic();

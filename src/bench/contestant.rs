@@ -41,7 +41,7 @@ pub struct Contestant<'a> {
     pub attention: Box<dyn Prepared + 'a>,
 }
 
-/// The backends that this CPU has, the specification first. The NPU's kernels are none of its own: they are measured if asked for.
+/// The backends that this CPU has, the specification first. The NPU's kernels are measured only if they are asked for.
 #[must_use]
 pub fn available() -> Vec<BackendKind> {
     let isas = Isa::ALL.into_iter().filter(|isa| isa.is_available());

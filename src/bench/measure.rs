@@ -24,7 +24,7 @@ const BATCH: Duration = Duration::from_millis(1);
 /// So long each thread runs an instruction in every round.
 const PEAK: Duration = Duration::from_millis(1);
 
-/// A call that takes longer, of a backend without vector instructions and with one thread, is measured in the first [`FEW_ROUNDS`] only.
+/// A call that takes longer, of the specification or an NPU's kernel, is measured in the first [`FEW_ROUNDS`] only.
 const LONG: Duration = Duration::from_millis(100);
 const FEW_ROUNDS: usize = 3;
 

@@ -19,8 +19,8 @@ Input, an .npz archive (numpy.savez):
 
 #[derive(Args)]
 pub(super) struct BackendArgument {
-    /// What computes the integers. `kernel` and `aie2-model` are the NPU's kernels, run on this CPU: to check them, not for speed;
-    /// they take no boolean masks.
+    /// What computes the integers. `kernel` and `aie2-model` are the NPU's kernels, run on this CPU: to check them, not for
+    /// speed; they take no boolean masks.
     #[arg(long, value_name = "NAME", default_value = "scalar", value_parser = backends())]
     pub(super) backend: BackendKind,
 }

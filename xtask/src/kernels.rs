@@ -1,7 +1,5 @@
-//! `cargo xtask kernels`: what the NPU's compiler will ask of the kernels' source, asked of the compilers that are here; and the
-//! suite's inputs under sanitizers.
-
-use std::path::Path;
+//! `cargo xtask kernels`: what the NPU's compiler will ask of the kernels' source, asked of the compilers that are here; and
+//! the suite's inputs under sanitizers.
 
 use crate::{
     checks::{SANITIZED, nightly},
@@ -27,7 +25,7 @@ const LANGUAGES: [Language; 2] = [
 
 const FLAGS: [&str; 6] = ["-O2", "-ffreestanding", "-Wall", "-Wextra", "-Werror", "-Wconversion"];
 
-/// Targets of 32 bits without an operating system: one that divides and counts zeros itself, one that does not.
+/// Targets of 32 bits without an operating system: one that counts leading zeros itself, one that does not.
 const BARE_METAL: [[&str; 2]; 2] =
     [["--target=thumbv7em-none-eabi", "-mcpu=cortex-m4"], ["--target=riscv32-none-elf", "-march=rv32imc"]];
 

@@ -3,6 +3,8 @@
 
 use std::{error::Error, fmt};
 
+use attn_fixed::MAX_KEYS;
+
 use crate::layout::{Block, Output, Query, State, Tile};
 
 /// A kernel, compiled for this CPU.
@@ -62,10 +64,12 @@ impl fmt::Display for Unavailable {
         let Self(kernel) = self;
         let why = match kernel {
             Kernel::Portable => {
-                "there was no gcc or clang when this was built (`apt-get install gcc`, then build again; little-endian machines only)"
+                "there was no gcc or clang when this was built, or the machine is big-endian (`apt-get install gcc`, then \
+                 build again)"
             }
             Kernel::Aie2Model => {
-                "there was no g++ or clang++ when this was built (`apt-get install g++`, then build again; little-endian machines only)"
+                "there was no g++ or clang++ when this was built, or the machine is big-endian (`apt-get install g++`, \
+                  then build again)"
             }
         };
         write!(f, "{}: {why}", kernel.name())
@@ -89,9 +93,8 @@ impl EntryPoints {
     /// Attends all queries of a tile.
     ///
     /// # Panics
-    /// A tile that nothing was packed into, as below.
+    /// A tile that nothing was packed into.
     pub fn tile(&self, tile: &Tile, out: &mut Output) {
-        assert_ne!(tile.buffer.bytes(), 0, "an object");
         out.resize(tile.shape);
         self.prepare();
         // SAFETY: a tile object as `Tile::join` makes it, and room for its output object.
@@ -101,9 +104,8 @@ impl EntryPoints {
     /// Starts a sequence: no query has seen a key.
     ///
     /// # Panics
-    /// An empty query object.
+    /// Queries that nothing was packed into.
     pub fn start(&self, query: &Query, state: &mut State) {
-        assert_ne!(query.buffer.bytes(), 0, "an object");
         state.resize(query.shape);
         self.prepare();
         // SAFETY: a query object as `Query::pack` makes it, and room for its state.
@@ -113,10 +115,11 @@ impl EntryPoints {
     /// Attends to the next block of keys.
     ///
     /// # Panics
-    /// A state that was not started with queries of this shape, a block of another dimension.
+    /// A state that was not started with queries of this shape, a block of another dimension, more than [`MAX_KEYS`] keys.
     pub fn absorb(&self, query: &Query, block: &Block, state: &mut State) {
         assert_eq!(query.shape, state.shape, "the state of these queries");
         assert_eq!(query.shape.dim(), block.dim, "one dimension");
+        assert!(state.next_key() < MAX_KEYS as i32, "at most 2^20 keys");
         self.prepare();
         // SAFETY: a query object, a block object as `Block::pack` makes it, and a state of the same shape, which was started.
         unsafe { (self.absorb)(query.buffer.as_ptr(), block.buffer.as_ptr(), state.buffer.as_mut_ptr()) }

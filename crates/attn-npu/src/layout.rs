@@ -45,6 +45,7 @@ mod parameter {
 mod state {
     use super::MAX_QUERIES;
 
+    pub(super) const NEXT_KEY: usize = 0;
     pub(super) const SUM: usize = 64;
     pub(super) const REFERENCE: usize = SUM + 4 * MAX_QUERIES;
     pub(super) const ACCUMULATORS: usize = REFERENCE + 4 * MAX_QUERIES;
@@ -152,11 +153,14 @@ impl Buffer {
         self.lines.iter().map(|line| &line.0)
     }
 
+    /// For a kernel, which reads and writes whole objects: never of an object that nothing was packed into.
     pub(crate) const fn as_ptr(&self) -> *const i8 {
+        assert!(!self.lines.is_empty(), "an object");
         self.lines.as_ptr().cast()
     }
 
     pub(crate) const fn as_mut_ptr(&mut self) -> *mut i8 {
+        assert!(!self.lines.is_empty(), "an object");
         self.lines.as_mut_ptr().cast()
     }
 
@@ -317,6 +321,11 @@ impl State {
         self.buffer.zeros(state_bytes(shape));
     }
 
+    /// Keys that were absorbed, a multiple of [`BLOCK`].
+    pub(crate) fn next_key(&self) -> i32 {
+        self.buffer.i32(state::NEXT_KEY)
+    }
+
     /// The sum of row `i`; 0 if it saw no key.
     ///
     /// # Panics
@@ -385,8 +394,8 @@ mod tests {
     fn objects_are_those_of_the_header() {
         for (queries, dim) in [(1, 8), (4, 16), (13, 80), (64, 256)] {
             let shape = Shape::new(queries, dim);
-            let mut got = [-1; 24];
-            // SAFETY: it writes 23 numbers.
+            let mut got = [-1; 25];
+            // SAFETY: it writes 24 numbers.
             unsafe { attn_host_objects(shape.queries as i32, shape.dim as i32, got.as_mut_ptr()) };
             let expected = [
                 ABI as usize,
@@ -410,11 +419,12 @@ mod tests {
                 parameter::GAIN,
                 parameter::GAIN_EXPONENT,
                 state::ACCUMULATORS,
+                state::NEXT_KEY,
                 state::SUM,
                 state::REFERENCE,
             ];
-            assert_eq!(got[..23], expected.map(|x| x as i32));
-            assert_eq!(got[23], -1, "23 numbers");
+            assert_eq!(got[..24], expected.map(|x| x as i32));
+            assert_eq!(got[24], -1, "24 numbers");
             for bytes in [query_bytes(shape), block_bytes(shape), state_bytes(shape)] {
                 assert_eq!(bytes % ALIGNMENT, 0);
             }

@@ -11,8 +11,8 @@
 //! | the output object's rows become those of the head | `heads` |
 //!
 //! # What they take
-//! Everything that [`attn_fixed::attend`] takes but boolean masks: a row sees a prefix of the keys, by a number of valid keys, a
-//! causal rule, or both.
+//! Everything that [`attn_fixed::attend`] takes but boolean masks: a row sees a prefix of the keys, by a number of valid keys,
+//! a causal rule, or both.
 
 mod heads;
 pub mod kernel;
