@@ -129,7 +129,7 @@ void counts() {
     EQUAL(got.scalar, 2);
     model_reset();
     model::scalar<int32_t> a = 3;
-    a = (a + 1) * 2 - (a << 1 > 4 ? 1 : 0);
+    a = (a + 1) * 2 - ((a << 1) > 4 ? 1 : 0);
     EQUAL(a, 7);
     EQUAL(model_operations_read().scalar, 5);
 }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod generate;
+mod host_model;
 mod instructions;
 mod kernels;
 mod libtorch;

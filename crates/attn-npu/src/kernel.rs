@@ -68,8 +68,8 @@ impl fmt::Display for Unavailable {
                  build again)"
             }
             Kernel::Aie2Model => {
-                "there was no g++ or clang++ when this was built, or the machine is big-endian (`apt-get install g++`, \
-                  then build again)"
+                "there was no g++ or clang++ that knows C++20 when this was built, or the machine is big-endian \
+                  (`apt-get install g++`, then build again)"
             }
         };
         write!(f, "{}: {why}", kernel.name())
