@@ -18,7 +18,11 @@ fn main() {
 
     let mut build = freestanding("attn_aie2_##name");
     build.cpp(true).cpp_link_stdlib(None).flag("-fno-exceptions").flag("-fno-rtti");
-    build.include("kernels/host_model").file("kernels/aie2/attention_tile.cc").file("kernels/host_model/model.cc");
+    // The kernel, and its steps by name.
+    build
+        .include("kernels/host_model")
+        .file("kernels/host_model/kernel_functions.cc")
+        .file("kernels/host_model/model.cc");
     compile("aie2_model", build, "c++20");
 }
 

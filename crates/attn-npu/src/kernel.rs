@@ -256,3 +256,81 @@ mod tests {
         }
     }
 }
+
+#[cfg(all(test, aie2_model))]
+mod vector_tests {
+    //! Steps of the vector kernel against `attn_fixed`.
+
+    use attn_fixed::{
+        MAX_SCORE, Parameters, Scales,
+        block::{distance, probability},
+        exp2::exp2,
+        types::Distance,
+    };
+
+    /// Eight units of 32 lanes.
+    const LANES: usize = 256;
+
+    unsafe extern "C" {
+        fn attn_aie2_powers(distances: *const i16, powers: *mut i16, probabilities: *mut u8);
+        fn attn_aie2_distances(
+            score_multiplier: i32,
+            score_shift: i32,
+            maximum: i32,
+            scores: *const i32,
+            distances: *mut i16,
+        );
+    }
+
+    #[test]
+    fn powers_of_every_distance() {
+        let distances: Vec<i16> = (0..=i16::MAX).collect();
+        for distances in distances.chunks_exact(LANES) {
+            let (mut powers, mut probabilities) = ([0; LANES], [0; LANES]);
+            // SAFETY: 256 of each.
+            unsafe { attn_aie2_powers(distances.as_ptr(), powers.as_mut_ptr(), probabilities.as_mut_ptr()) };
+            for ((&t, y), p) in distances.iter().zip(powers).zip(probabilities) {
+                let expected = exp2(Distance::from_bits(t as u16));
+                assert_eq!((y, p), (expected.to_bits(), probability(expected).to_bits()), "{t}");
+            }
+        }
+    }
+
+    /// The specified distance, but that all those whose powers are 0 are the same.
+    #[test]
+    fn distances_of_every_shift() {
+        let mut shifts = std::collections::BTreeSet::new();
+        let scales =
+            (-1360..=140).map(|i| (i as f32 / 40.0).exp2()).chain([32.0 / 8.0_f32.sqrt() * 0.999, f32::from_bits(1)]);
+        for scale in scales {
+            // The smallest dimension has the steepest scale.
+            let Ok(p) = Parameters::new(8, Scales { query: scale, key: 1.0, value: 1.0, out: 1.0 }) else { continue };
+            shifts.insert(p.score_shift());
+            let multiplier = i32::from(p.score_multiplier().to_bits());
+            let largest = 2 * MAX_SCORE;
+            // What there is near the edges, and a sample of the rest.
+            let unit = 1_i64 << p.score_shift().clamp(0, 23);
+            let edges = [0, 30_720, 32_767, 32_768, 65_535].map(|x| (x * unit).min(largest.into()) as i32);
+            let below = edges.iter().flat_map(|&edge| (-20..20).map(move |step| edge.saturating_add(step)));
+            let below = below.chain((0..largest).step_by(largest as usize / 800)).chain([largest - 1, largest]);
+            let below: Vec<i32> = below.filter(|below| (0..=largest).contains(below)).collect();
+            for below in below.chunks(LANES) {
+                let mut scores = [MAX_SCORE; LANES];
+                for (score, below) in scores.iter_mut().zip(below) {
+                    *score = MAX_SCORE - below;
+                }
+                let mut got = [0; LANES];
+                // SAFETY: 256 of each.
+                unsafe {
+                    attn_aie2_distances(multiplier, p.score_shift(), MAX_SCORE, scores.as_ptr(), got.as_mut_ptr());
+                }
+                for (&below, got) in below.iter().zip(got) {
+                    let expected = distance(&p, below).to_bits();
+                    let equal = i32::from(got) == i32::from(expected) || (got >= 30_720 && expected >= 30_720);
+                    assert!(equal, "{below} below, {multiplier} {}: got {got}, expected {expected}", p.score_shift());
+                }
+            }
+        }
+        assert_eq!(shifts, (-14..=24).collect());
+    }
+}
