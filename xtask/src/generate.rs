@@ -1,4 +1,4 @@
-//! Files that follow from `attn-fixed`: written by `cargo xtask generate`, compared by `cargo xtask generated`.
+//! Files that follow from `attn-fixed` and the designs of `attn-npu`: written by `cargo xtask generate`, compared by `cargo xtask generated`.
 
 use std::{fmt::Write as _, fs};
 
@@ -9,32 +9,38 @@ use attn_fixed::{
     types::{Distance, Fraction, Power, Probability},
 };
 
+use attn_npu::design::STANDARD;
+
 use crate::run::Run;
 
-/// A path relative to the workspace, and what the file holds.
-type File = (&'static str, fn() -> String);
-
-/// Every generated file.
-const FILES: [File; 2] =
-    [("crates/attn-fixed/vectors/exp2.csv", exp2_vector), ("kernels/attention_constants.h", constants)];
+/// Every generated file: a path relative to the workspace, and what it holds.
+fn files() -> Result<Vec<(String, String)>, String> {
+    let mut files = vec![
+        ("crates/attn-fixed/vectors/exp2.csv".to_owned(), exp2_vector()),
+        ("kernels/attention_constants.h".to_owned(), constants()),
+    ];
+    for (name, design) in STANDARD {
+        let text = design.mlir().map_err(|error| format!("design {name}: {error}"))?;
+        files.push((format!("kernels/mlir/{name}.mlir"), text));
+    }
+    Ok(files)
+}
 
 pub(crate) fn write(run: &mut Run) -> Result<(), String> {
-    for (path, content) in FILES {
-        fs::write(run.root.join(path), content()).map_err(|error| format!("{path}: {error}"))?;
+    for (path, content) in files()? {
+        fs::write(run.root.join(&path), content).map_err(|error| format!("{path}: {error}"))?;
         println!("wrote {path}");
     }
     Ok(())
 }
 
 pub(crate) fn check(run: &mut Run) -> Result<(), String> {
-    for (path, content) in FILES {
-        let committed = fs::read_to_string(run.root.join(path)).map_err(|error| format!("{path}: {error}"))?;
-        if committed != content() {
-            return Err(format!(
-                "{path} is not what attn-fixed generates: run `cargo xtask generate` and look at the diff"
-            ));
+    for (path, content) in files()? {
+        let committed = fs::read_to_string(run.root.join(&path)).map_err(|error| format!("{path}: {error}"))?;
+        if committed != content {
+            return Err(format!("{path} is not what is generated: run `cargo xtask generate` and look at the diff"));
         }
-        println!("{path} is what attn-fixed generates");
+        println!("{path} is what is generated");
     }
     Ok(())
 }

@@ -14,6 +14,7 @@
 //! Everything that [`attn_fixed::attend`] takes but boolean masks: a row sees a prefix of the keys, by a number of valid keys,
 //! a causal rule, or both.
 
+pub mod design;
 mod heads;
 pub mod kernel;
 pub mod layout;
