@@ -85,10 +85,61 @@ impl Rounds {
     }
 }
 
+/// What a dispatch takes of the hardware, as far as it follows from the design.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Stack, constants and buffers of a core, of 65 536.
+    pub core_bytes: usize,
+    /// Buffers of a memory tile, of 524 288; 0 where it is not used.
+    pub memory_tile_bytes: usize,
+    /// What the host hands over, for all columns.
+    pub bytes_in: usize,
+    /// What it gets back.
+    pub bytes_out: usize,
+    /// What passes a column's channels into the array, which is more where keys are seen several times.
+    pub column_bytes_in: usize,
+    /// Blocks of 64 keys that each core attends with 64 queries.
+    pub core_blocks: usize,
+}
+
 /// Transfers of a head that a column has under way: queries, keys and values, outputs.
 pub(super) const TRANSFERS_OF_A_HEAD: usize = 3;
 
 impl Design {
+    /// What a dispatch takes of the hardware; of a design that [`check`](Self::check) accepts.
+    #[must_use]
+    pub const fn demand(&self) -> Demand {
+        let &Self { columns, rows, dim, depth, form, .. } = self;
+        let Objects { input, block, output, state } = Objects::of(self);
+        let core_bytes = stack_bytes(dim) + CONSTANT_BYTES + depth * (input + block + output) + state;
+        let memory_tile_bytes = if rows > 1 { depth * (rows * (input + output) + block) } else { 0 };
+        match form {
+            Form::Tiles { per_core } => {
+                let tiles = per_core.saturating_mul(rows);
+                Demand {
+                    core_bytes,
+                    memory_tile_bytes,
+                    bytes_in: tiles.saturating_mul(columns * input),
+                    bytes_out: tiles.saturating_mul(columns * output),
+                    column_bytes_in: tiles.saturating_mul(input),
+                    core_blocks: per_core,
+                }
+            }
+            Form::Sequence { heads, queries, keys } => {
+                let Rounds { heads: per_column, passes, blocks } = Rounds::of(self, heads, queries, keys);
+                let (query_bytes, block_bytes) = (passes * rows * input, blocks * block);
+                Demand {
+                    core_bytes,
+                    memory_tile_bytes,
+                    bytes_in: heads.saturating_mul(query_bytes + block_bytes),
+                    bytes_out: heads.saturating_mul(passes * rows * output),
+                    column_bytes_in: per_column.saturating_mul(query_bytes + passes * block_bytes),
+                    core_blocks: per_column.saturating_mul(passes * blocks),
+                }
+            }
+        }
+    }
+
     /// Checks the design against every limit of the hardware that is known.
     ///
     /// # Errors
@@ -109,17 +160,15 @@ impl Design {
         within("objects of a kind in a core", depth, 1, 2, "2 move one while the other is computed")?;
 
         let objects = Objects::of(self);
-        let buffers = depth * (objects.input + objects.block + objects.output) + objects.state;
-        let memory = stack_bytes(dim) + CONSTANT_BYTES + buffers;
+        let demand = self.demand();
         let change = "take fewer objects of a kind, or a smaller dimension";
-        within("bytes of a core's stack, constants and buffers", memory, 0, CORE_BYTES, change)?;
+        within("bytes of a core's stack, constants and buffers", demand.core_bytes, 0, CORE_BYTES, change)?;
         // Two locks for each kind of object, one descriptor for each object.
         let kinds = if objects.block == 0 { 2 } else { 3 };
         within("buffer descriptors of a core", kinds * depth, 0, CORE_DESCRIPTORS, change)?;
         within("locks of a core", 2 * kinds, 0, CORE_DESCRIPTORS, change)?;
         if rows > 1 {
-            let memory = depth * (rows * (objects.input + objects.output) + objects.block);
-            within("bytes of a memory tile", memory, 0, MEMORY_TILE_BYTES, change)?;
+            within("bytes of a memory tile", demand.memory_tile_bytes, 0, MEMORY_TILE_BYTES, change)?;
             // Queries or tiles are split, blocks are passed on as they are, outputs are joined.
             let (in_channels, out_channels) = (kinds - 1 + rows, rows + kinds - 1);
             within(

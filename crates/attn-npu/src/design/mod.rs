@@ -8,6 +8,7 @@ mod limits;
 mod text;
 
 pub use error::DesignError;
+pub use limits::Demand;
 
 use attn_fixed::BLOCK;
 

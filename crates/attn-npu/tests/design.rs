@@ -1,0 +1,87 @@
+//! Designs: what is committed is what is written today, what each takes of the hardware, and every limit.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use attn_npu::design::{Demand, Design, Device, Form, STANDARD};
+
+/// Of a core's program memory nothing is known without the compiler; everything else that a design takes.
+#[test]
+fn standard_designs_take() {
+    let mut text = String::from(
+        "What a dispatch takes. Cores have 65536 bytes, memory tiles 524288. Blocks: 64 queries with 64 keys, for each core.\n\n",
+    );
+    writeln!(
+        text,
+        "{:16}{:11}{:>6}{:>8}{:>13}{:>11}{:>11}{:>11}{:>8}",
+        "", "device", "cores", "core", "memory tile", "in", "out", "in/column", "blocks"
+    )
+    .expect("a string");
+    for (name, design) in STANDARD {
+        design.check().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let Demand { core_bytes, memory_tile_bytes, bytes_in, bytes_out, column_bytes_in, core_blocks } =
+            design.demand();
+        writeln!(
+            text,
+            "{name:16}{:11}{:6}{core_bytes:8}{memory_tile_bytes:13}{bytes_in:11}{bytes_out:11}{column_bytes_in:11}{core_blocks:8}",
+            design.partition(),
+            design.cores(),
+        )
+        .expect("a string");
+    }
+    insta::assert_snapshot!(text);
+}
+
+/// One core of the next device, in the shortest form; and the text of the standard ones, which has its own files.
+#[test]
+fn texts() {
+    for (name, design) in STANDARD {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/mlir").join(format!("{name}.mlir"));
+        let committed = fs::read_to_string(&path).expect("a committed design");
+        assert!(committed == design.mlir().expect("within the limits"), "{name}: `cargo xtask generate` writes it");
+    }
+    let design =
+        Design { device: Device::Npu2, columns: 1, rows: 1, dim: 128, depth: 1, form: Form::Tiles { per_core: 3 } };
+    insta::assert_snapshot!(design.mlir().expect("within the limits"));
+}
+
+#[test]
+fn every_limit_is_an_error() {
+    let [tiles, whisper] = ["tiles-array", "whisper-base"].map(|name| Design::standard(name).expect("standard"));
+    let form = |heads, queries, keys| Form::Sequence { heads, queries, keys };
+    let mut text = String::new();
+    for design in [
+        Design { columns: 5, ..tiles },
+        Design { columns: 0, ..tiles },
+        Design { rows: 5, ..tiles },
+        Design { rows: 0, ..tiles },
+        Design { dim: 8, ..tiles },
+        Design { dim: 72, ..tiles },
+        Design { dim: 272, ..tiles },
+        Design { depth: 3, ..tiles },
+        Design { dim: 128, ..tiles },
+        Design { dim: 80, ..whisper },
+        Design { form: Form::Tiles { per_core: 0 }, ..tiles },
+        Design { form: Form::Tiles { per_core: usize::MAX }, ..tiles },
+        Design { form: form(7, 1500, 1500), ..whisper },
+        Design { form: form(2, 1500, 1500), ..whisper },
+        Design { form: form(8, 0, 1500), ..whisper },
+        Design { form: form(8, 1500, 0), ..whisper },
+        Design { form: form(8, 1500, (1 << 20) + 1), ..whisper },
+        Design { form: form(8, 64 * 4 * 64 + 1, 1500), ..whisper },
+    ] {
+        let error = design.mlir().expect_err("too much");
+        assert!(!(error.least..=error.most).contains(&error.got), "{error}");
+        writeln!(text, "{error}").expect("a string");
+    }
+    // The last ones that are accepted.
+    for design in [
+        Design { rows: 1, columns: 1, ..tiles },
+        Design { dim: 96, rows: 2, ..tiles },
+        Design { device: Device::Npu2, columns: 8, ..whisper },
+        Design { form: form(8, 64 * 4 * 64, 1 << 20), ..whisper },
+        Design { depth: 1, dim: 80, ..whisper },
+    ] {
+        design.mlir().expect("within the limits");
+    }
+    insta::assert_snapshot!(text);
+}
