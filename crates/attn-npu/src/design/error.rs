@@ -20,7 +20,14 @@ pub struct DesignError {
 impl fmt::Display for DesignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { limit, got, least, most, change } = self;
-        write!(f, "{limit}: got {got}, expected {least} to {most}; {change}")
+        write!(f, "{limit}: got {got}, expected ")?;
+        match (*least, *most) {
+            (0, most) => write!(f, "at most {most}")?,
+            (least, usize::MAX) => write!(f, "at least {least}")?,
+            (least, most) if least == most => write!(f, "{least}")?,
+            (least, most) => write!(f, "{least} to {most}")?,
+        }
+        write!(f, "; {change}")
     }
 }
 
