@@ -4,13 +4,14 @@ module {
     func.func private @attn_start(memref<1040xi32>, memref<4240xi32>) attributes {link_with = "attention_tile.o"}
     func.func private @attn_absorb(memref<1040xi32>, memref<2048xi32>, memref<4240xi32>) attributes {link_with = "attention_tile.o"}
     func.func private @attn_finish(memref<1040xi32>, memref<4240xi32>, memref<1024xi32>) attributes {link_with = "attention_tile.o"}
-
     %shim_0 = aie.tile(0, 0)
     %core_0_0 = aie.tile(0, 2)
+
     aie.objectfifo @in_0(%shim_0, {%core_0_0}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
     aie.objectfifo @block_0(%shim_0, {%core_0_0}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
     aie.objectfifo @out_0(%core_0_0, {%shim_0}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
     %state_0_0 = aie.buffer(%core_0_0) {sym_name = "state_0_0"} : memref<4240xi32>
+
     aie.core(%core_0_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index

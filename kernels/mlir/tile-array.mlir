@@ -2,13 +2,31 @@
 module {
   aie.device(npu1) {
     func.func private @attn_tile(memref<3088xi32>, memref<1024xi32>) attributes {link_with = "attention_tile.o"}
-
     %shim_0 = aie.tile(0, 0)
     %memory_0 = aie.tile(0, 1)
     %core_0_0 = aie.tile(0, 2)
     %core_0_1 = aie.tile(0, 3)
     %core_0_2 = aie.tile(0, 4)
     %core_0_3 = aie.tile(0, 5)
+    %shim_1 = aie.tile(1, 0)
+    %memory_1 = aie.tile(1, 1)
+    %core_1_0 = aie.tile(1, 2)
+    %core_1_1 = aie.tile(1, 3)
+    %core_1_2 = aie.tile(1, 4)
+    %core_1_3 = aie.tile(1, 5)
+    %shim_2 = aie.tile(2, 0)
+    %memory_2 = aie.tile(2, 1)
+    %core_2_0 = aie.tile(2, 2)
+    %core_2_1 = aie.tile(2, 3)
+    %core_2_2 = aie.tile(2, 4)
+    %core_2_3 = aie.tile(2, 5)
+    %shim_3 = aie.tile(3, 0)
+    %memory_3 = aie.tile(3, 1)
+    %core_3_0 = aie.tile(3, 2)
+    %core_3_1 = aie.tile(3, 3)
+    %core_3_2 = aie.tile(3, 4)
+    %core_3_3 = aie.tile(3, 5)
+
     aie.objectfifo @in_0(%shim_0, {%memory_0}, 2 : i32) : !aie.objectfifo<memref<12352xi32>>
     aie.objectfifo @in_0_0(%memory_0, {%core_0_0}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
     aie.objectfifo @in_0_1(%memory_0, {%core_0_1}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
@@ -21,6 +39,46 @@ module {
     aie.objectfifo @out_0(%memory_0, {%shim_0}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
     aie.objectfifo.link [@in_0] -> [@in_0_0, @in_0_1, @in_0_2, @in_0_3]([] [0, 3088, 6176, 9264])
     aie.objectfifo.link [@out_0_0, @out_0_1, @out_0_2, @out_0_3] -> [@out_0]([0, 1024, 2048, 3072] [])
+
+    aie.objectfifo @in_1(%shim_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<12352xi32>>
+    aie.objectfifo @in_1_0(%memory_1, {%core_1_0}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @in_1_1(%memory_1, {%core_1_1}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @in_1_2(%memory_1, {%core_1_2}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @in_1_3(%memory_1, {%core_1_3}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @out_1_0(%core_1_0, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_1_1(%core_1_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_1_2(%core_1_2, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_1_3(%core_1_3, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_1(%memory_1, {%shim_1}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
+    aie.objectfifo.link [@in_1] -> [@in_1_0, @in_1_1, @in_1_2, @in_1_3]([] [0, 3088, 6176, 9264])
+    aie.objectfifo.link [@out_1_0, @out_1_1, @out_1_2, @out_1_3] -> [@out_1]([0, 1024, 2048, 3072] [])
+
+    aie.objectfifo @in_2(%shim_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<12352xi32>>
+    aie.objectfifo @in_2_0(%memory_2, {%core_2_0}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @in_2_1(%memory_2, {%core_2_1}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @in_2_2(%memory_2, {%core_2_2}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @in_2_3(%memory_2, {%core_2_3}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @out_2_0(%core_2_0, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_2_1(%core_2_1, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_2_2(%core_2_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_2_3(%core_2_3, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_2(%memory_2, {%shim_2}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
+    aie.objectfifo.link [@in_2] -> [@in_2_0, @in_2_1, @in_2_2, @in_2_3]([] [0, 3088, 6176, 9264])
+    aie.objectfifo.link [@out_2_0, @out_2_1, @out_2_2, @out_2_3] -> [@out_2]([0, 1024, 2048, 3072] [])
+
+    aie.objectfifo @in_3(%shim_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<12352xi32>>
+    aie.objectfifo @in_3_0(%memory_3, {%core_3_0}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @in_3_1(%memory_3, {%core_3_1}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @in_3_2(%memory_3, {%core_3_2}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @in_3_3(%memory_3, {%core_3_3}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
+    aie.objectfifo @out_3_0(%core_3_0, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_3_1(%core_3_1, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_3_2(%core_3_2, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_3_3(%core_3_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_3(%memory_3, {%shim_3}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
+    aie.objectfifo.link [@in_3] -> [@in_3_0, @in_3_1, @in_3_2, @in_3_3]([] [0, 3088, 6176, 9264])
+    aie.objectfifo.link [@out_3_0, @out_3_1, @out_3_2, @out_3_3] -> [@out_3]([0, 1024, 2048, 3072] [])
+
     aie.core(%core_0_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -36,6 +94,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_0_1) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -51,6 +110,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_0_2) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -66,6 +126,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_0_3) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -82,24 +143,6 @@ module {
       aie.end
     } {stack_size = 10240 : i32}
 
-    %shim_1 = aie.tile(1, 0)
-    %memory_1 = aie.tile(1, 1)
-    %core_1_0 = aie.tile(1, 2)
-    %core_1_1 = aie.tile(1, 3)
-    %core_1_2 = aie.tile(1, 4)
-    %core_1_3 = aie.tile(1, 5)
-    aie.objectfifo @in_1(%shim_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<12352xi32>>
-    aie.objectfifo @in_1_0(%memory_1, {%core_1_0}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @in_1_1(%memory_1, {%core_1_1}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @in_1_2(%memory_1, {%core_1_2}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @in_1_3(%memory_1, {%core_1_3}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @out_1_0(%core_1_0, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_1_1(%core_1_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_1_2(%core_1_2, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_1_3(%core_1_3, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_1(%memory_1, {%shim_1}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
-    aie.objectfifo.link [@in_1] -> [@in_1_0, @in_1_1, @in_1_2, @in_1_3]([] [0, 3088, 6176, 9264])
-    aie.objectfifo.link [@out_1_0, @out_1_1, @out_1_2, @out_1_3] -> [@out_1]([0, 1024, 2048, 3072] [])
     aie.core(%core_1_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -115,6 +158,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_1_1) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -130,6 +174,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_1_2) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -145,6 +190,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_1_3) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -161,24 +207,6 @@ module {
       aie.end
     } {stack_size = 10240 : i32}
 
-    %shim_2 = aie.tile(2, 0)
-    %memory_2 = aie.tile(2, 1)
-    %core_2_0 = aie.tile(2, 2)
-    %core_2_1 = aie.tile(2, 3)
-    %core_2_2 = aie.tile(2, 4)
-    %core_2_3 = aie.tile(2, 5)
-    aie.objectfifo @in_2(%shim_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<12352xi32>>
-    aie.objectfifo @in_2_0(%memory_2, {%core_2_0}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @in_2_1(%memory_2, {%core_2_1}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @in_2_2(%memory_2, {%core_2_2}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @in_2_3(%memory_2, {%core_2_3}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @out_2_0(%core_2_0, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_2_1(%core_2_1, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_2_2(%core_2_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_2_3(%core_2_3, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_2(%memory_2, {%shim_2}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
-    aie.objectfifo.link [@in_2] -> [@in_2_0, @in_2_1, @in_2_2, @in_2_3]([] [0, 3088, 6176, 9264])
-    aie.objectfifo.link [@out_2_0, @out_2_1, @out_2_2, @out_2_3] -> [@out_2]([0, 1024, 2048, 3072] [])
     aie.core(%core_2_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -194,6 +222,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_2_1) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -209,6 +238,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_2_2) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -224,6 +254,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_2_3) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -240,24 +271,6 @@ module {
       aie.end
     } {stack_size = 10240 : i32}
 
-    %shim_3 = aie.tile(3, 0)
-    %memory_3 = aie.tile(3, 1)
-    %core_3_0 = aie.tile(3, 2)
-    %core_3_1 = aie.tile(3, 3)
-    %core_3_2 = aie.tile(3, 4)
-    %core_3_3 = aie.tile(3, 5)
-    aie.objectfifo @in_3(%shim_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<12352xi32>>
-    aie.objectfifo @in_3_0(%memory_3, {%core_3_0}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @in_3_1(%memory_3, {%core_3_1}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @in_3_2(%memory_3, {%core_3_2}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @in_3_3(%memory_3, {%core_3_3}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
-    aie.objectfifo @out_3_0(%core_3_0, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_3_1(%core_3_1, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_3_2(%core_3_2, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_3_3(%core_3_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_3(%memory_3, {%shim_3}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
-    aie.objectfifo.link [@in_3] -> [@in_3_0, @in_3_1, @in_3_2, @in_3_3]([] [0, 3088, 6176, 9264])
-    aie.objectfifo.link [@out_3_0, @out_3_1, @out_3_2, @out_3_3] -> [@out_3]([0, 1024, 2048, 3072] [])
     aie.core(%core_3_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -273,6 +286,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_3_1) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -288,6 +302,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_3_2) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -303,6 +318,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_3_3) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index

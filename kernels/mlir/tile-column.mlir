@@ -2,13 +2,13 @@
 module {
   aie.device(npu1_1col) {
     func.func private @attn_tile(memref<3088xi32>, memref<1024xi32>) attributes {link_with = "attention_tile.o"}
-
     %shim_0 = aie.tile(0, 0)
     %memory_0 = aie.tile(0, 1)
     %core_0_0 = aie.tile(0, 2)
     %core_0_1 = aie.tile(0, 3)
     %core_0_2 = aie.tile(0, 4)
     %core_0_3 = aie.tile(0, 5)
+
     aie.objectfifo @in_0(%shim_0, {%memory_0}, 2 : i32) : !aie.objectfifo<memref<12352xi32>>
     aie.objectfifo @in_0_0(%memory_0, {%core_0_0}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
     aie.objectfifo @in_0_1(%memory_0, {%core_0_1}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
@@ -21,6 +21,7 @@ module {
     aie.objectfifo @out_0(%memory_0, {%shim_0}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
     aie.objectfifo.link [@in_0] -> [@in_0_0, @in_0_1, @in_0_2, @in_0_3]([] [0, 3088, 6176, 9264])
     aie.objectfifo.link [@out_0_0, @out_0_1, @out_0_2, @out_0_3] -> [@out_0]([0, 1024, 2048, 3072] [])
+
     aie.core(%core_0_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -36,6 +37,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_0_1) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -51,6 +53,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_0_2) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -66,6 +69,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
+
     aie.core(%core_0_3) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index

@@ -2,11 +2,12 @@
 module {
   aie.device(npu1_1col) {
     func.func private @attn_tile(memref<3088xi32>, memref<1024xi32>) attributes {link_with = "attention_tile.o"}
-
     %shim_0 = aie.tile(0, 0)
     %core_0_0 = aie.tile(0, 2)
+
     aie.objectfifo @in_0(%shim_0, {%core_0_0}, 2 : i32) : !aie.objectfifo<memref<3088xi32>>
     aie.objectfifo @out_0(%core_0_0, {%shim_0}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+
     aie.core(%core_0_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index

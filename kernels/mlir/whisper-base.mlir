@@ -4,13 +4,31 @@ module {
     func.func private @attn_start(memref<1040xi32>, memref<4240xi32>) attributes {link_with = "attention_tile.o"}
     func.func private @attn_absorb(memref<1040xi32>, memref<2048xi32>, memref<4240xi32>) attributes {link_with = "attention_tile.o"}
     func.func private @attn_finish(memref<1040xi32>, memref<4240xi32>, memref<1024xi32>) attributes {link_with = "attention_tile.o"}
-
     %shim_0 = aie.tile(0, 0)
     %memory_0 = aie.tile(0, 1)
     %core_0_0 = aie.tile(0, 2)
     %core_0_1 = aie.tile(0, 3)
     %core_0_2 = aie.tile(0, 4)
     %core_0_3 = aie.tile(0, 5)
+    %shim_1 = aie.tile(1, 0)
+    %memory_1 = aie.tile(1, 1)
+    %core_1_0 = aie.tile(1, 2)
+    %core_1_1 = aie.tile(1, 3)
+    %core_1_2 = aie.tile(1, 4)
+    %core_1_3 = aie.tile(1, 5)
+    %shim_2 = aie.tile(2, 0)
+    %memory_2 = aie.tile(2, 1)
+    %core_2_0 = aie.tile(2, 2)
+    %core_2_1 = aie.tile(2, 3)
+    %core_2_2 = aie.tile(2, 4)
+    %core_2_3 = aie.tile(2, 5)
+    %shim_3 = aie.tile(3, 0)
+    %memory_3 = aie.tile(3, 1)
+    %core_3_0 = aie.tile(3, 2)
+    %core_3_1 = aie.tile(3, 3)
+    %core_3_2 = aie.tile(3, 4)
+    %core_3_3 = aie.tile(3, 5)
+
     aie.objectfifo @in_0(%shim_0, {%memory_0}, 2 : i32) : !aie.objectfifo<memref<4160xi32>>
     aie.objectfifo @in_0_0(%memory_0, {%core_0_0}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
     aie.objectfifo @in_0_1(%memory_0, {%core_0_1}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
@@ -27,6 +45,70 @@ module {
     aie.objectfifo.link [@block_0] -> [@blocks_0]([] [])
     aie.objectfifo.link [@out_0_0, @out_0_1, @out_0_2, @out_0_3] -> [@out_0]([0, 1024, 2048, 3072] [])
     %state_0_0 = aie.buffer(%core_0_0) {sym_name = "state_0_0"} : memref<4240xi32>
+    %state_0_1 = aie.buffer(%core_0_1) {sym_name = "state_0_1"} : memref<4240xi32>
+    %state_0_2 = aie.buffer(%core_0_2) {sym_name = "state_0_2"} : memref<4240xi32>
+    %state_0_3 = aie.buffer(%core_0_3) {sym_name = "state_0_3"} : memref<4240xi32>
+
+    aie.objectfifo @in_1(%shim_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<4160xi32>>
+    aie.objectfifo @in_1_0(%memory_1, {%core_1_0}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @in_1_1(%memory_1, {%core_1_1}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @in_1_2(%memory_1, {%core_1_2}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @in_1_3(%memory_1, {%core_1_3}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @block_1(%shim_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
+    aie.objectfifo @blocks_1(%memory_1, {%core_1_0, %core_1_1, %core_1_2, %core_1_3}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
+    aie.objectfifo @out_1_0(%core_1_0, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_1_1(%core_1_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_1_2(%core_1_2, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_1_3(%core_1_3, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_1(%memory_1, {%shim_1}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
+    aie.objectfifo.link [@in_1] -> [@in_1_0, @in_1_1, @in_1_2, @in_1_3]([] [0, 1040, 2080, 3120])
+    aie.objectfifo.link [@block_1] -> [@blocks_1]([] [])
+    aie.objectfifo.link [@out_1_0, @out_1_1, @out_1_2, @out_1_3] -> [@out_1]([0, 1024, 2048, 3072] [])
+    %state_1_0 = aie.buffer(%core_1_0) {sym_name = "state_1_0"} : memref<4240xi32>
+    %state_1_1 = aie.buffer(%core_1_1) {sym_name = "state_1_1"} : memref<4240xi32>
+    %state_1_2 = aie.buffer(%core_1_2) {sym_name = "state_1_2"} : memref<4240xi32>
+    %state_1_3 = aie.buffer(%core_1_3) {sym_name = "state_1_3"} : memref<4240xi32>
+
+    aie.objectfifo @in_2(%shim_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<4160xi32>>
+    aie.objectfifo @in_2_0(%memory_2, {%core_2_0}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @in_2_1(%memory_2, {%core_2_1}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @in_2_2(%memory_2, {%core_2_2}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @in_2_3(%memory_2, {%core_2_3}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @block_2(%shim_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
+    aie.objectfifo @blocks_2(%memory_2, {%core_2_0, %core_2_1, %core_2_2, %core_2_3}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
+    aie.objectfifo @out_2_0(%core_2_0, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_2_1(%core_2_1, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_2_2(%core_2_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_2_3(%core_2_3, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_2(%memory_2, {%shim_2}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
+    aie.objectfifo.link [@in_2] -> [@in_2_0, @in_2_1, @in_2_2, @in_2_3]([] [0, 1040, 2080, 3120])
+    aie.objectfifo.link [@block_2] -> [@blocks_2]([] [])
+    aie.objectfifo.link [@out_2_0, @out_2_1, @out_2_2, @out_2_3] -> [@out_2]([0, 1024, 2048, 3072] [])
+    %state_2_0 = aie.buffer(%core_2_0) {sym_name = "state_2_0"} : memref<4240xi32>
+    %state_2_1 = aie.buffer(%core_2_1) {sym_name = "state_2_1"} : memref<4240xi32>
+    %state_2_2 = aie.buffer(%core_2_2) {sym_name = "state_2_2"} : memref<4240xi32>
+    %state_2_3 = aie.buffer(%core_2_3) {sym_name = "state_2_3"} : memref<4240xi32>
+
+    aie.objectfifo @in_3(%shim_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<4160xi32>>
+    aie.objectfifo @in_3_0(%memory_3, {%core_3_0}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @in_3_1(%memory_3, {%core_3_1}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @in_3_2(%memory_3, {%core_3_2}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @in_3_3(%memory_3, {%core_3_3}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
+    aie.objectfifo @block_3(%shim_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
+    aie.objectfifo @blocks_3(%memory_3, {%core_3_0, %core_3_1, %core_3_2, %core_3_3}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
+    aie.objectfifo @out_3_0(%core_3_0, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_3_1(%core_3_1, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_3_2(%core_3_2, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_3_3(%core_3_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
+    aie.objectfifo @out_3(%memory_3, {%shim_3}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
+    aie.objectfifo.link [@in_3] -> [@in_3_0, @in_3_1, @in_3_2, @in_3_3]([] [0, 1040, 2080, 3120])
+    aie.objectfifo.link [@block_3] -> [@blocks_3]([] [])
+    aie.objectfifo.link [@out_3_0, @out_3_1, @out_3_2, @out_3_3] -> [@out_3]([0, 1024, 2048, 3072] [])
+    %state_3_0 = aie.buffer(%core_3_0) {sym_name = "state_3_0"} : memref<4240xi32>
+    %state_3_1 = aie.buffer(%core_3_1) {sym_name = "state_3_1"} : memref<4240xi32>
+    %state_3_2 = aie.buffer(%core_3_2) {sym_name = "state_3_2"} : memref<4240xi32>
+    %state_3_3 = aie.buffer(%core_3_3) {sym_name = "state_3_3"} : memref<4240xi32>
+
     aie.core(%core_0_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -50,7 +132,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_0_1 = aie.buffer(%core_0_1) {sym_name = "state_0_1"} : memref<4240xi32>
+
     aie.core(%core_0_1) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -74,7 +156,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_0_2 = aie.buffer(%core_0_2) {sym_name = "state_0_2"} : memref<4240xi32>
+
     aie.core(%core_0_2) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -98,7 +180,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_0_3 = aie.buffer(%core_0_3) {sym_name = "state_0_3"} : memref<4240xi32>
+
     aie.core(%core_0_3) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -123,28 +205,6 @@ module {
       aie.end
     } {stack_size = 10240 : i32}
 
-    %shim_1 = aie.tile(1, 0)
-    %memory_1 = aie.tile(1, 1)
-    %core_1_0 = aie.tile(1, 2)
-    %core_1_1 = aie.tile(1, 3)
-    %core_1_2 = aie.tile(1, 4)
-    %core_1_3 = aie.tile(1, 5)
-    aie.objectfifo @in_1(%shim_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<4160xi32>>
-    aie.objectfifo @in_1_0(%memory_1, {%core_1_0}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @in_1_1(%memory_1, {%core_1_1}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @in_1_2(%memory_1, {%core_1_2}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @in_1_3(%memory_1, {%core_1_3}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @block_1(%shim_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
-    aie.objectfifo @blocks_1(%memory_1, {%core_1_0, %core_1_1, %core_1_2, %core_1_3}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
-    aie.objectfifo @out_1_0(%core_1_0, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_1_1(%core_1_1, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_1_2(%core_1_2, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_1_3(%core_1_3, {%memory_1}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_1(%memory_1, {%shim_1}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
-    aie.objectfifo.link [@in_1] -> [@in_1_0, @in_1_1, @in_1_2, @in_1_3]([] [0, 1040, 2080, 3120])
-    aie.objectfifo.link [@block_1] -> [@blocks_1]([] [])
-    aie.objectfifo.link [@out_1_0, @out_1_1, @out_1_2, @out_1_3] -> [@out_1]([0, 1024, 2048, 3072] [])
-    %state_1_0 = aie.buffer(%core_1_0) {sym_name = "state_1_0"} : memref<4240xi32>
     aie.core(%core_1_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -168,7 +228,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_1_1 = aie.buffer(%core_1_1) {sym_name = "state_1_1"} : memref<4240xi32>
+
     aie.core(%core_1_1) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -192,7 +252,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_1_2 = aie.buffer(%core_1_2) {sym_name = "state_1_2"} : memref<4240xi32>
+
     aie.core(%core_1_2) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -216,7 +276,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_1_3 = aie.buffer(%core_1_3) {sym_name = "state_1_3"} : memref<4240xi32>
+
     aie.core(%core_1_3) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -241,28 +301,6 @@ module {
       aie.end
     } {stack_size = 10240 : i32}
 
-    %shim_2 = aie.tile(2, 0)
-    %memory_2 = aie.tile(2, 1)
-    %core_2_0 = aie.tile(2, 2)
-    %core_2_1 = aie.tile(2, 3)
-    %core_2_2 = aie.tile(2, 4)
-    %core_2_3 = aie.tile(2, 5)
-    aie.objectfifo @in_2(%shim_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<4160xi32>>
-    aie.objectfifo @in_2_0(%memory_2, {%core_2_0}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @in_2_1(%memory_2, {%core_2_1}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @in_2_2(%memory_2, {%core_2_2}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @in_2_3(%memory_2, {%core_2_3}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @block_2(%shim_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
-    aie.objectfifo @blocks_2(%memory_2, {%core_2_0, %core_2_1, %core_2_2, %core_2_3}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
-    aie.objectfifo @out_2_0(%core_2_0, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_2_1(%core_2_1, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_2_2(%core_2_2, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_2_3(%core_2_3, {%memory_2}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_2(%memory_2, {%shim_2}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
-    aie.objectfifo.link [@in_2] -> [@in_2_0, @in_2_1, @in_2_2, @in_2_3]([] [0, 1040, 2080, 3120])
-    aie.objectfifo.link [@block_2] -> [@blocks_2]([] [])
-    aie.objectfifo.link [@out_2_0, @out_2_1, @out_2_2, @out_2_3] -> [@out_2]([0, 1024, 2048, 3072] [])
-    %state_2_0 = aie.buffer(%core_2_0) {sym_name = "state_2_0"} : memref<4240xi32>
     aie.core(%core_2_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -286,7 +324,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_2_1 = aie.buffer(%core_2_1) {sym_name = "state_2_1"} : memref<4240xi32>
+
     aie.core(%core_2_1) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -310,7 +348,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_2_2 = aie.buffer(%core_2_2) {sym_name = "state_2_2"} : memref<4240xi32>
+
     aie.core(%core_2_2) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -334,7 +372,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_2_3 = aie.buffer(%core_2_3) {sym_name = "state_2_3"} : memref<4240xi32>
+
     aie.core(%core_2_3) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -359,28 +397,6 @@ module {
       aie.end
     } {stack_size = 10240 : i32}
 
-    %shim_3 = aie.tile(3, 0)
-    %memory_3 = aie.tile(3, 1)
-    %core_3_0 = aie.tile(3, 2)
-    %core_3_1 = aie.tile(3, 3)
-    %core_3_2 = aie.tile(3, 4)
-    %core_3_3 = aie.tile(3, 5)
-    aie.objectfifo @in_3(%shim_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<4160xi32>>
-    aie.objectfifo @in_3_0(%memory_3, {%core_3_0}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @in_3_1(%memory_3, {%core_3_1}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @in_3_2(%memory_3, {%core_3_2}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @in_3_3(%memory_3, {%core_3_3}, 2 : i32) : !aie.objectfifo<memref<1040xi32>>
-    aie.objectfifo @block_3(%shim_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
-    aie.objectfifo @blocks_3(%memory_3, {%core_3_0, %core_3_1, %core_3_2, %core_3_3}, 2 : i32) : !aie.objectfifo<memref<2048xi32>>
-    aie.objectfifo @out_3_0(%core_3_0, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_3_1(%core_3_1, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_3_2(%core_3_2, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_3_3(%core_3_3, {%memory_3}, 2 : i32) : !aie.objectfifo<memref<1024xi32>>
-    aie.objectfifo @out_3(%memory_3, {%shim_3}, 2 : i32) : !aie.objectfifo<memref<4096xi32>>
-    aie.objectfifo.link [@in_3] -> [@in_3_0, @in_3_1, @in_3_2, @in_3_3]([] [0, 1040, 2080, 3120])
-    aie.objectfifo.link [@block_3] -> [@blocks_3]([] [])
-    aie.objectfifo.link [@out_3_0, @out_3_1, @out_3_2, @out_3_3] -> [@out_3]([0, 1024, 2048, 3072] [])
-    %state_3_0 = aie.buffer(%core_3_0) {sym_name = "state_3_0"} : memref<4240xi32>
     aie.core(%core_3_0) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -404,7 +420,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_3_1 = aie.buffer(%core_3_1) {sym_name = "state_3_1"} : memref<4240xi32>
+
     aie.core(%core_3_1) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -428,7 +444,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_3_2 = aie.buffer(%core_3_2) {sym_name = "state_3_2"} : memref<4240xi32>
+
     aie.core(%core_3_2) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index
@@ -452,7 +468,7 @@ module {
       }
       aie.end
     } {stack_size = 10240 : i32}
-    %state_3_3 = aie.buffer(%core_3_3) {sym_name = "state_3_3"} : memref<4240xi32>
+
     aie.core(%core_3_3) {
       %c0 = arith.constant 0 : index
       %c1 = arith.constant 1 : index

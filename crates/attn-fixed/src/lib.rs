@@ -61,6 +61,9 @@ pub use tile::attend_tile;
 /// machine word.
 pub const BLOCK: usize = 64;
 
+/// Version of the arithmetic: it changes with every bit that an output can have.
+pub const ARITHMETIC: u32 = 1;
+
 /// Most keys of one attention, 2^20. The arithmetic itself has no limit; this is what is tested.
 pub const MAX_KEYS: usize = 1 << 20;
 

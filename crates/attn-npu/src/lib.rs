@@ -14,6 +14,8 @@
 //! Everything that [`attn_fixed::attend`] takes but boolean masks: a row sees a prefix of the keys, by a number of valid keys,
 //! a causal rule, or both.
 
+#[cfg(feature = "build")]
+pub mod build;
 pub mod design;
 mod heads;
 pub mod kernel;

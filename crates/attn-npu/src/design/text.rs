@@ -48,19 +48,22 @@ fn write(design: &Design, text: &mut String) -> fmt::Result {
             function("finish", &[input, state, output])?;
         }
     }
+    // All fifos before all cores: what they become must come before what uses it.
     for column in 0..design.columns {
         tiles(design, column, text)?;
+    }
+    for column in 0..design.columns {
         fifos(design, &objects, column, text)?;
-        for row in 0..design.rows {
-            core(design, &objects, column, row, text)?;
-        }
+        states(design, &objects, column, text)?;
+    }
+    for (column, row) in (0..design.columns).flat_map(|column| (0..design.rows).map(move |row| (column, row))) {
+        core(design, &objects, column, row, text)?;
     }
     sequence(design, &objects, text)?;
     writeln!(text, "  }}\n}}")
 }
 
 fn tiles(design: &Design, column: usize, text: &mut String) -> fmt::Result {
-    writeln!(text)?;
     writeln!(text, "    %shim_{column} = aie.tile({column}, {SHIM})")?;
     if design.rows > 1 {
         writeln!(text, "    %memory_{column} = aie.tile({column}, {MEMORY})")?;
@@ -71,10 +74,21 @@ fn tiles(design: &Design, column: usize, text: &mut String) -> fmt::Result {
     Ok(())
 }
 
+/// The state of each core of a column, where it has one.
+fn states(design: &Design, objects: &Objects, column: usize, text: &mut String) -> fmt::Result {
+    for row in 0..if objects.state > 0 { design.rows } else { 0 } {
+        let memref = memref(objects.state);
+        let buffer = format!("%state_{column}_{row} = aie.buffer(%core_{column}_{row})");
+        writeln!(text, "    {buffer} {{sym_name = \"state_{column}_{row}\"}} : {memref}")?;
+    }
+    Ok(())
+}
+
 /// The fifos of a column: `in` and `out`, with one for each core behind the memory tile; `block` for all cores.
 fn fifos(design: &Design, objects: &Objects, column: usize, text: &mut String) -> fmt::Result {
     let Objects { input, block, output, .. } = *objects;
     let Design { rows, depth, .. } = *design;
+    writeln!(text)?;
     let mut fifo = |name: &str, from: &str, to: &str, bytes: usize| {
         let element = memref(bytes);
         writeln!(text, "    aie.objectfifo @{name}({from}, {{{to}}}, {depth} : i32) : !aie.objectfifo<{element}>")
@@ -119,11 +133,6 @@ fn core(design: &Design, objects: &Objects, column: usize, row: usize, text: &mu
     };
     let (from, to) = (name("in"), name("out"));
     let blocks = if design.rows == 1 { format!("@block_{column}") } else { format!("@blocks_{column}") };
-    if state > 0 {
-        let memref = memref(state);
-        let buffer = format!("%state_{column}_{row} = aie.buffer(%core_{column}_{row})");
-        writeln!(text, "    {buffer} {{sym_name = \"state_{column}_{row}\"}} : {memref}")?;
-    }
     let acquire = |text: &mut String, indent: &str, value: &str, fifo: &str, port: &str, bytes: usize| {
         let memref = memref(bytes);
         let view = format!("!aie.objectfifosubview<{memref}>");
@@ -132,7 +141,7 @@ fn core(design: &Design, objects: &Objects, column: usize, row: usize, text: &mu
     };
     let (i, o, b, s) = (memref(input), memref(output), memref(block), memref(state));
 
-    writeln!(text, "    aie.core(%core_{column}_{row}) {{")?;
+    writeln!(text, "\n    aie.core(%core_{column}_{row}) {{")?;
     writeln!(text, "      %c0 = arith.constant 0 : index")?;
     writeln!(text, "      %c1 = arith.constant 1 : index")?;
     writeln!(text, "      %forever = arith.constant 9223372036854775807 : index")?;

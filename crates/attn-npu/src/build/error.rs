@@ -1,0 +1,94 @@
+//! Why nothing was built.
+
+use std::{
+    error::Error,
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use super::InstructionsError;
+use crate::design::DesignError;
+
+/// Why nothing was built.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The hardware cannot do it.
+    Design(DesignError),
+    /// A tool is not there.
+    Missing {
+        /// Which.
+        tool: &'static str,
+        /// Where it was looked for.
+        looked: String,
+        /// Where it is had.
+        install: &'static str,
+    },
+    /// A tool failed.
+    Tool {
+        /// Which.
+        tool: String,
+        /// How it ended.
+        status: String,
+        /// Everything that it said.
+        log: PathBuf,
+        /// The end of it.
+        tail: String,
+    },
+    /// A tool ended well, without having made what it should.
+    NoProduct {
+        /// Which.
+        tool: String,
+        /// What is not there, or empty.
+        product: String,
+    },
+    /// The instruction sequence is not one for this design.
+    Instructions(InstructionsError),
+    /// A file or folder.
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl BuildError {
+    pub(super) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |error| Self::File { path: path.to_owned(), error }
+    }
+}
+
+impl From<DesignError> for BuildError {
+    fn from(error: DesignError) -> Self {
+        Self::Design(error)
+    }
+}
+
+impl From<InstructionsError> for BuildError {
+    fn from(error: InstructionsError) -> Self {
+        Self::Instructions(error)
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Design(error) => write!(f, "design: {error}"),
+            Self::Missing { tool, looked, install } => write!(f, "{tool}: not found in {looked}; {install}"),
+            Self::Tool { tool, status, log, tail } => {
+                write!(f, "{tool}: {status}; all of it: {}\n{tail}", log.display())
+            }
+            Self::NoProduct { tool, product } => write!(f, "{tool}: ended well, but made no {product}"),
+            Self::Instructions(error) => write!(f, "instructions: {error}"),
+            Self::File { path, error } => write!(f, "{}: {error}", path.display()),
+        }
+    }
+}
+
+impl Error for BuildError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // They are printed themselves.
+        None
+    }
+}

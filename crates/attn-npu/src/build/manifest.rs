@@ -1,0 +1,113 @@
+//! What products were made of.
+
+use std::{collections::BTreeMap, fs};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Build, SOURCES, Toolchain};
+use crate::{design::Form, layout::ABI};
+
+/// What lies beside the products, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// `npu1` or `npu2`.
+    pub device: String,
+    /// The part of it: `npu1_1col`.
+    pub partition: String,
+    /// The design's numbers, by name.
+    pub design: BTreeMap<String, usize>,
+    /// Version of the objects: [`ABI`].
+    pub abi: i32,
+    /// Version of the arithmetic: [`attn_fixed::ARITHMETIC`].
+    pub arithmetic: u32,
+    /// What the tools say of their versions.
+    pub tools: BTreeMap<String, String>,
+    /// SHA-256 of the sources, in hexadecimal, by path below `kernels/`; `design.mlir` among them.
+    pub sources: BTreeMap<String, String>,
+    /// The products, by the end of their names.
+    pub products: BTreeMap<String, Product>,
+}
+
+/// A file that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Product {
+    /// SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+impl Manifest {
+    /// Of products that are still to be made.
+    pub(super) fn new(build: &Build, tools: &Toolchain, text: &str) -> Self {
+        let design = &build.design;
+        let mut numbers =
+            vec![("columns", design.columns), ("rows", design.rows), ("dim", design.dim), ("depth", design.depth)];
+        match design.form {
+            Form::Tiles { per_core } => numbers.push(("tiles", per_core)),
+            Form::Sequence { heads, queries, keys } => {
+                numbers.extend([("heads", heads), ("queries", queries), ("keys", keys)]);
+            }
+        }
+        let sources = SOURCES.into_iter().chain([("design.mlir", text)]);
+        Self {
+            device: design.device.name().to_owned(),
+            partition: design.partition(),
+            design: numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
+            abi: ABI,
+            arithmetic: attn_fixed::ARITHMETIC,
+            tools: [("llvm-aie", &tools.peano_version), ("mlir-aie", &tools.aiecc_version)]
+                .map(|(tool, version)| (tool.to_owned(), version.clone()))
+                .into(),
+            sources: sources.map(|(path, text)| (path.to_owned(), sha256(text.as_bytes()))).collect(),
+            products: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn add_product(&mut self, suffix: &str, content: &[u8]) {
+        let product = Product { sha256: sha256(content), bytes: content.len() as u64 };
+        self.products.insert(suffix.to_owned(), product);
+    }
+
+    /// Whether the manifest beside the products is this one, and they are what it says.
+    pub(super) fn is_up_to_date(&self, build: &Build) -> bool {
+        let Ok(text) = fs::read(build.product("json")) else { return false };
+        let Ok(found) = Self::from_json(&text) else { return false };
+        let same = Self { products: found.products.clone(), ..self.clone() } == found;
+        let is_there = |suffix: &str| {
+            let content = fs::read(build.product(suffix)).ok();
+            content.is_some_and(|content| found.products.get(suffix).is_some_and(|product| product.is(&content)))
+        };
+        same && is_there("xclbin") && is_there("insts.bin")
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// Text that is none.
+    pub fn from_json(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(text)
+    }
+
+    /// Writes it.
+    ///
+    /// # Panics
+    /// Never: all of it can be written.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("strings and numbers") + "\n"
+    }
+}
+
+impl Product {
+    /// Whether this is it.
+    #[must_use]
+    pub fn is(&self, content: &[u8]) -> bool {
+        self.bytes == content.len() as u64 && self.sha256 == sha256(content)
+    }
+}
+
+fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+}

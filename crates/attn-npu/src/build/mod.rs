@@ -1,0 +1,224 @@
+//! From a design to what the device loads: an xclbin, its instructions, and a manifest that says what they were made of.
+//!
+//! The steps are those of mlir-aie: the kernel is compiled with Peano, the design with `aiecc`, which links every core with the
+//! kernel. Nothing is left half-written: products are made in a folder beside their places, and moved when all of them are there.
+
+mod error;
+mod instructions;
+mod manifest;
+mod toolchain;
+
+pub use error::BuildError;
+pub use instructions::{Instructions, InstructionsError};
+pub use manifest::{Manifest, Product};
+pub use toolchain::{LOCK, Pinned, Toolchain};
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::design::Design;
+
+/// The kernel's sources, which an installed library has with it: path below `kernels/`, and text.
+const SOURCES: [(&str, &str); 4] = [
+    ("attention_constants.h", include_str!("../../kernels/attention_constants.h")),
+    ("attention_row.h", include_str!("../../kernels/attention_row.h")),
+    ("attention_tile.h", include_str!("../../kernels/attention_tile.h")),
+    ("aie2/attention_tile.cc", include_str!("../../kernels/aie2/attention_tile.cc")),
+];
+
+/// What to build, and where.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// Names the products: `attn-NAME.xclbin`, `attn-NAME.insts.bin`, `attn-NAME.json`.
+    pub name: String,
+    /// The program of the array.
+    pub design: Design,
+    /// Where the products go; it is made if it is not there.
+    pub out: PathBuf,
+}
+
+/// How a build ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The products are new.
+    Built,
+    /// Sources, design, tools and products are those of the manifest.
+    UpToDate,
+}
+
+/// One step of a build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The kernel and the design are written into the work folder.
+    Write,
+    /// The kernel is compiled.
+    Compile(Vec<String>),
+    /// The design is compiled, and linked with the kernel.
+    Assemble(Vec<String>),
+    /// The products are read back.
+    Check,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write => f.write_str("write the kernel's sources and the design"),
+            Self::Compile(command) => write!(f, "compile the kernel: {}", command.join(" ")),
+            Self::Assemble(command) => write!(f, "compile the design: {}", command.join(" ")),
+            Self::Check => f.write_str("check the products"),
+        }
+    }
+}
+
+/// Names of the work folder's files.
+const DESIGN: &str = "design.mlir";
+const OBJECT: &str = "attention_tile.o";
+const XCLBIN: &str = "attn.xclbin";
+const INSTRUCTIONS: &str = "insts.bin";
+const LOG: &str = "build.log";
+
+/// Lines of a tool's log that are shown.
+const LOG_LINES: usize = 20;
+
+impl Build {
+    /// The steps, without running any.
+    #[must_use]
+    pub fn steps(&self, tools: &Toolchain) -> [Step; 4] {
+        let text = |path: PathBuf| path.display().to_string();
+        let compile = [
+            text(tools.clang()),
+            "-O2".to_owned(),
+            "-std=c++20".to_owned(),
+            format!("--target={}", self.design.device.target()),
+            format!("-DATTN_KERNEL_DIM={}", self.design.dim),
+            format!("-I{}", tools.headers.display()),
+            "-c".to_owned(),
+            "aie2/attention_tile.cc".to_owned(),
+            "-o".to_owned(),
+            OBJECT.to_owned(),
+        ];
+        // The default scheme can lay buffers over a large stack.
+        let assemble = [
+            text(tools.aiecc.clone()),
+            "--no-xchesscc".to_owned(),
+            "--no-xbridge".to_owned(),
+            format!("--peano={}", tools.peano.display()),
+            "--no-compile-host".to_owned(),
+            "--alloc-scheme=basic-sequential".to_owned(),
+            "--aie-generate-xclbin".to_owned(),
+            format!("--xclbin-name={XCLBIN}"),
+            "--aie-generate-npu-insts".to_owned(),
+            format!("--npu-insts-name={INSTRUCTIONS}"),
+            DESIGN.to_owned(),
+        ];
+        [Step::Write, Step::Compile(compile.into()), Step::Assemble(assemble.into()), Step::Check]
+    }
+
+    /// Builds, unless the manifest says that there is nothing to do. `progress` is called before each step.
+    ///
+    /// # Errors
+    /// A limit of the hardware that the design exceeds; a tool that fails or does not make what it should; a file that cannot be
+    /// written. The products are then what they were before.
+    pub fn run(&self, tools: &Toolchain, progress: &mut dyn FnMut(&Step)) -> Result<Outcome, BuildError> {
+        let design = self.design.mlir()?;
+        let manifest = Manifest::new(self, tools, &design);
+        if manifest.is_up_to_date(self) {
+            return Ok(Outcome::UpToDate);
+        }
+        fs::create_dir_all(&self.out).map_err(BuildError::file(&self.out))?;
+        // Beside the products, so that moving them is one step each. It goes away with what is in it, but for a failure's log.
+        let work = tempfile::Builder::new().prefix(".attn-build-").tempdir_in(&self.out);
+        let work = work.map_err(BuildError::file(&self.out))?;
+        for step in self.steps(tools) {
+            progress(&step);
+            match &step {
+                Step::Write => write_sources(work.path(), &design)?,
+                Step::Compile(command) => self.tool(work.path(), command, OBJECT)?,
+                Step::Assemble(command) => {
+                    self.tool(work.path(), command, XCLBIN)?;
+                    expect_product(work.path(), command, INSTRUCTIONS)?;
+                }
+                Step::Check => self.check(work.path())?,
+            }
+        }
+        self.publish(work.path(), manifest)?;
+        Ok(Outcome::Built)
+    }
+
+    /// Runs a tool in the work folder, which must then have the file `product`.
+    fn tool(&self, work: &Path, command: &[String], product: &str) -> Result<(), BuildError> {
+        let (program, arguments) = command.split_first().expect("a program");
+        let output = Command::new(program).args(arguments).current_dir(work).output();
+        let output = output.map_err(BuildError::file(Path::new(program)))?;
+        let log = [output.stdout, output.stderr].concat();
+        if output.status.success() {
+            return expect_product(work, command, product);
+        }
+        // The work folder goes away; the log stays.
+        let path = self.out.join(format!("attn-{}.{LOG}", self.name));
+        fs::write(&path, &log).map_err(BuildError::file(&path))?;
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+        Err(BuildError::Tool { tool: name_of(program), status: output.status.to_string(), log: path, tail })
+    }
+
+    /// The instructions are whole and for this device.
+    fn check(&self, work: &Path) -> Result<(), BuildError> {
+        let path = work.join(INSTRUCTIONS);
+        let bytes = fs::read(&path).map_err(BuildError::file(&path))?;
+        Ok(Instructions::parse(&bytes)?.check(&self.design)?)
+    }
+
+    /// Moves the products to their places, the manifest last: with it they are valid.
+    fn publish(&self, work: &Path, mut manifest: Manifest) -> Result<(), BuildError> {
+        for (from, suffix) in [(XCLBIN, "xclbin"), (INSTRUCTIONS, "insts.bin")] {
+            let from = work.join(from);
+            manifest.add_product(suffix, &fs::read(&from).map_err(BuildError::file(&from))?);
+        }
+        let json = work.join("manifest.json");
+        fs::write(&json, manifest.to_json()).map_err(BuildError::file(&json))?;
+        // An old manifest does not describe the new products.
+        let last = self.product("json");
+        match fs::remove_file(&last) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(BuildError::file(&last)(error)),
+            _ => {}
+        }
+        for (from, suffix) in [(XCLBIN, "xclbin"), (INSTRUCTIONS, "insts.bin"), ("manifest.json", "json")] {
+            let to = self.product(suffix);
+            fs::rename(work.join(from), &to).map_err(BuildError::file(&to))?;
+        }
+        Ok(())
+    }
+
+    /// Where a product goes.
+    #[must_use]
+    pub fn product(&self, suffix: &str) -> PathBuf {
+        self.out.join(format!("attn-{}.{suffix}", self.name))
+    }
+}
+
+fn write_sources(work: &Path, design: &str) -> Result<(), BuildError> {
+    for (name, text) in SOURCES.into_iter().chain([(DESIGN, design)]) {
+        let path = work.join(name);
+        let folder = path.parent().unwrap_or(work);
+        fs::create_dir_all(folder).map_err(BuildError::file(folder))?;
+        fs::write(&path, text).map_err(BuildError::file(&path))?;
+    }
+    Ok(())
+}
+
+/// A tool can end well without having made anything.
+fn expect_product(work: &Path, command: &[String], product: &str) -> Result<(), BuildError> {
+    match fs::metadata(work.join(product)) {
+        Ok(file) if file.len() > 0 => Ok(()),
+        _ => Err(BuildError::NoProduct { tool: name_of(&command[0]), product: product.to_owned() }),
+    }
+}
+
+fn name_of(program: &str) -> String {
+    Path::new(program).file_name().map_or_else(|| program.to_owned(), |name| name.to_string_lossy().into_owned())
+}

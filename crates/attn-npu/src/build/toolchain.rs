@@ -1,0 +1,144 @@
+//! Peano and mlir-aie: where they are, and which they are.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use super::BuildError;
+
+/// The versions that the project was written for: `toolchain.lock` at the root of the repository.
+pub const LOCK: &str = include_str!("../../toolchain.lock");
+
+const PEANO: &str =
+    "python3 -m pip install llvm-aie -f https://github.com/Xilinx/llvm-aie/releases/expanded_assets/nightly";
+const MLIR_AIE: &str =
+    "python3 -m pip install mlir_aie -f https://github.com/Xilinx/mlir-aie/releases/expanded_assets/latest-wheels-3";
+
+/// The tools of a build.
+#[derive(Clone, Debug)]
+pub struct Toolchain {
+    /// Where Peano is installed: `PEANO_INSTALL_DIR`, or the package `llvm-aie` of a Python environment.
+    pub peano: PathBuf,
+    /// mlir-aie's compiler: in `PATH`, or in the package `mlir_aie`.
+    pub aiecc: PathBuf,
+    /// The folder that has `aie_api/aie.hpp`.
+    pub headers: PathBuf,
+    /// What Peano's compiler says of itself.
+    pub peano_version: String,
+    /// What `aiecc` does.
+    pub aiecc_version: String,
+}
+
+/// A version that is pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pinned<'a> {
+    /// `llvm-aie` or `mlir-aie`.
+    pub tool: &'a str,
+    /// A part of what the tool says of its version.
+    pub version: &'a str,
+}
+
+impl Toolchain {
+    /// Finds the tools.
+    ///
+    /// # Errors
+    /// [`BuildError::Missing`]: which one, where it was looked for, and where it is had.
+    pub fn find() -> Result<Self, BuildError> {
+        let packages = packages();
+        let in_packages = |name: &str, file: &str| {
+            packages.iter().map(|folder| folder.join(name)).find(|folder| folder.join(file).is_file())
+        };
+        let where_packages = |name: &str| {
+            let folders: Vec<_> = packages.iter().map(|folder| folder.join(name).display().to_string()).collect();
+            if folders.is_empty() { "any Python environment".to_owned() } else { folders.join(", ") }
+        };
+        let peano = match env::var_os("PEANO_INSTALL_DIR").filter(|value| !value.is_empty()) {
+            Some(folder) if Path::new(&folder).join("bin/clang++").is_file() => PathBuf::from(folder),
+            Some(folder) => {
+                let looked = format!("PEANO_INSTALL_DIR={}", folder.display());
+                return Err(BuildError::Missing { tool: "Peano's bin/clang++", looked, install: PEANO });
+            }
+            None => in_packages("llvm-aie", "bin/clang++").ok_or_else(|| BuildError::Missing {
+                tool: "Peano's bin/clang++",
+                looked: format!("PEANO_INSTALL_DIR (not set), {}", where_packages("llvm-aie")),
+                install: PEANO,
+            })?,
+        };
+        let path = env::var_os("PATH").unwrap_or_default();
+        let in_path = env::split_paths(&path).map(|folder| folder.join("aiecc")).find(|file| file.is_file());
+        let in_package = || in_packages("mlir_aie", "bin/aiecc").map(|folder| folder.join("bin/aiecc"));
+        let aiecc = in_path.or_else(in_package).ok_or_else(|| BuildError::Missing {
+            tool: "aiecc",
+            looked: format!("PATH, {}", where_packages("mlir_aie")),
+            install: MLIR_AIE,
+        })?;
+        // As installed: bin/aiecc, include/aie_api.
+        let beside = aiecc.canonicalize().unwrap_or_else(|_| aiecc.clone());
+        let beside = beside.ancestors().nth(2).map(|folder| folder.join("include"));
+        let has_headers = |folder: &PathBuf| folder.join("aie_api/aie.hpp").is_file();
+        let in_package = in_packages("mlir_aie", "include/aie_api/aie.hpp").map(|folder| folder.join("include"));
+        let headers =
+            beside.iter().cloned().chain(in_package).find(has_headers).ok_or_else(|| BuildError::Missing {
+                tool: "aie_api/aie.hpp",
+                looked: beside.map_or_else(|| "no folder".to_owned(), |folder| folder.display().to_string()),
+                install: MLIR_AIE,
+            })?;
+        let peano_version = version(&peano.join("bin/clang++"), "--version")?;
+        let aiecc_version = version(&aiecc, "--aie-version")?;
+        Ok(Self { peano, aiecc, headers, peano_version, aiecc_version })
+    }
+
+    /// Peano's compiler.
+    #[must_use]
+    pub fn clang(&self) -> PathBuf {
+        self.peano.join("bin/clang++")
+    }
+
+    /// The tools that are of another version than the pinned one, with what they say.
+    #[must_use]
+    pub fn unpinned(&self) -> Vec<(Pinned<'static>, &str)> {
+        let tools = [("llvm-aie", &self.peano_version), ("mlir-aie", &self.aiecc_version)];
+        pinned()
+            .filter_map(|pinned| {
+                let (_, got) = tools.into_iter().find(|(tool, _)| *tool == pinned.tool)?;
+                (!got.contains(pinned.version)).then_some((pinned, got.as_str()))
+            })
+            .collect()
+    }
+}
+
+/// `tool = version` in each line that is no comment.
+fn pinned() -> impl Iterator<Item = Pinned<'static>> {
+    LOCK.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (tool, version) = line.split_once(" = ")?;
+        Some(Pinned { tool, version: version.trim() })
+    })
+}
+
+/// Where Python packages are: those of an active environment, and of `python3`.
+fn packages() -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    if let Some(environment) = env::var_os("VIRTUAL_ENV") {
+        let libraries = fs::read_dir(Path::new(&environment).join("lib")).into_iter().flatten().flatten();
+        folders.extend(libraries.map(|library| library.path().join("site-packages")).filter(|folder| folder.is_dir()));
+    }
+    let paths = Command::new("python3").args(["-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).output();
+    if let Ok(output) = paths
+        && output.status.success()
+    {
+        let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    folders
+}
+
+/// The first line of what a tool says of its version.
+fn version(program: &Path, argument: &str) -> Result<String, BuildError> {
+    let output = Command::new(program).arg(argument).output().map_err(BuildError::file(program))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown").trim().to_owned())
+}
