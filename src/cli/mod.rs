@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod input;
 mod interrupt;
+mod npu;
 mod progress;
 mod run;
 mod validate;
@@ -32,6 +33,7 @@ enum Command {
     Run(run::Run),
     Compare(compare::Compare),
     Bench(bench::Bench),
+    Npu(npu::Npu),
 }
 
 /// Runs the command line; a usage error ends with status 2.
@@ -50,6 +52,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Run(command) => command.run(),
         Command::Compare(command) => command.run(),
         Command::Bench(command) => command.run(),
+        Command::Npu(command) => command.run(),
     };
     result.unwrap_or_else(|error| {
         // Whoever read the report has seen enough of it (`attn validate | head`).

@@ -90,6 +90,18 @@ impl Toolchain {
         Ok(Self { peano, aiecc, headers, peano_version, aiecc_version })
     }
 
+    /// The names of tools that were not found, to say what would be run.
+    #[must_use]
+    pub fn unfound() -> Self {
+        Self {
+            peano: "$PEANO_INSTALL_DIR".into(),
+            aiecc: "aiecc".into(),
+            headers: "mlir_aie/include".into(),
+            peano_version: "unknown".to_owned(),
+            aiecc_version: "unknown".to_owned(),
+        }
+    }
+
     /// Peano's compiler.
     #[must_use]
     pub fn clang(&self) -> PathBuf {

@@ -1,0 +1,27 @@
+//! `attn npu`: files for a Ryzen AI NPU.
+
+mod build;
+
+use std::{error::Error, process::ExitCode};
+
+use clap::{Args, Subcommand};
+
+/// Files for a Ryzen AI NPU.
+#[derive(Args)]
+pub(super) struct Npu {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Build(build::Build),
+}
+
+impl Npu {
+    pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        match self.command {
+            Command::Build(command) => command.run(),
+        }
+    }
+}
