@@ -12,6 +12,16 @@
 
 #include <type_traits>
 
+// Elements of registers are taken by constant numbers, which a loop's are when it is unrolled.
+#ifdef __clang__
+#define ATTN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define ATTN_UNROLL _Pragma("GCC unroll 8")
+#endif
+
+// Called from several places, and inlined in none: the program memory of a core is 16 KiB.
+#define ATTN_ONCE __attribute__((noinline))
+
 // The largest dimension that a build has room for on its stack: about 5 KiB, and 64 bytes for each column.
 #ifndef ATTN_KERNEL_DIM
 #define ATTN_KERNEL_DIM ATTN_MAX_DIM
@@ -111,9 +121,14 @@ aie::accum<acc32, LANES> load_accumulators(const int32 *lanes) { return aie::acc
 // The scores of four rows with a block: q k^T.
 void attend_scores(const int8 *query, const int8 *key, int dim, scratch &s) {
     scores_product sums[UNITS];
-    for (int column = 0; column < dim; column += COLUMNS) {
-        const auto rows = aie::load_v<LANES>(query);
+    const auto first = aie::load_v<LANES>(query);
+    for (auto &sum : sums) {
+        sum.mul(first, aie::load_v<TILE>(key));
+        key += TILE;
+    }
+    for (int column = COLUMNS; column < dim; column += COLUMNS) {
         query += LANES;
+        const auto rows = aie::load_v<LANES>(query);
         for (auto &sum : sums) {
             sum.mac(rows, aie::load_v<TILE>(key));
             key += TILE;
@@ -154,10 +169,10 @@ void largest(const constants &k, const visible &seen, const int32 *scores, rows 
 
     // rsh(m c, sh + 16): the product has more than 32 bits.
     const auto multiplier = aie::load_v<16>(k.multiplier.lanes);
-    aie::set_saturation(aie::saturation_mode::saturate);
     aie::set_rounding(aie::rounding_mode::positive_inf);
     const auto octaves = aie::mul<acc64>(aie::concat(one, one, one, one), multiplier).template to_vector<int32>(k.octave_shift);
     aie::set_rounding(aie::rounding_mode::floor);
+    ATTN_UNROLL
     for (int r = 0; r < ATTN_ROWS; ++r) {
         maximum[r] = one.get(static_cast<unsigned>(r));
         w.magnitude[r] = attn_magnitude_of(octaves.get(static_cast<unsigned>(r)));
@@ -190,6 +205,7 @@ void distances(const constants &k, const visible &seen, const int32 *scores, con
 template <typename Sums>
 void one_each(const Sums &sums, rows &one) {
     const auto lanes = sums.template to_vector<int32>();
+    ATTN_UNROLL
     for (int r = 0; r < ATTN_ROWS; ++r) {
         one[r] = lanes.get(static_cast<unsigned>(r) * lanes.size() / ATTN_ROWS);
     }
@@ -198,7 +214,7 @@ void one_each(const Sums &sums, rows &one) {
 // Powers and probabilities of the distances, and for each row the sums of both.
 //
 // z >> octaves is (z * 2^(15 - octaves)) >> 15. The power of two is the float with the exponent 15 - octaves; adding 3 * 2^22
-// to it leaves it as an integer in the lowest bits of the sum, without rounding. Half a step of a probability (2^21) is
+// to it leaves it as an integer in the lowest bits of the sum, without rounding, and subtracting the bits of 3 * 2^22 alone. Half a step of a probability (2^21) is
 // added to the product, so that both conversions round down: to the power and 64, and to the probability.
 void powers(scratch &s, weights &w) {
     constexpr int n = ATTN_DISTANCE_BITS;
@@ -209,13 +225,12 @@ void powers(scratch &s, weights &w) {
     const auto octave_bits = aie::load_v<LANES>(OCTAVE_BITS.lanes);
     const auto exponent = load_accumulators(EXPONENT.lanes);
     const auto exponent_step = aie::load_v<LANES>(EXPONENT_STEP.lanes);
-    const auto integer = load_accumulators(INTEGER.lanes).template cast_to<accfloat>();
+    const auto integer = load_accumulators(INTEGER.lanes);
     const auto half = load_accumulators(HALF.lanes);
     const auto ones = aie::load_v<TILE>(ONES.lanes);
 
     values_product probabilities;
     powers_product exact;
-    aie::set_saturation(aie::saturation_mode::none);
     for (int unit = 0; unit < UNITS; ++unit) {
         const auto t = aie::load_v<LANES>(s.distances + unit * LANES);
         const auto x = aie::bit_and(t, fraction_bits);
@@ -223,7 +238,8 @@ void powers(scratch &s, weights &w) {
         z = aie::msc(c1, x, z).template to_vector<int16>(n);
         z = aie::msc(c0, x, z).template to_vector<int16>(n);
         const auto scale = aie::msc(exponent, aie::bit_and(t, octave_bits), exponent_step).template cast_to<accfloat>();
-        const auto two = aie::add(scale, integer).template cast_to<acc32>().template to_vector<uint16>();
+        const auto sum = aie::add(scale, integer.template cast_to<accfloat>()).template cast_to<acc32>();
+        const auto two = aie::sub(sum, integer).template to_vector<uint16>();
         const auto product = aie::mac(half, z, two);
         const auto y = product.template to_vector<int16>(ATTN_POWER_BITS);
         const auto p = product.template to_vector<uint8>(ATTN_POWER_BITS + ATTN_PROBABILITY_DROPPED);
@@ -266,6 +282,7 @@ void attend_values(const int8 *value, int dim, scratch &s) {
         value += 2 * UNITS * TILE;
         for (int half = 0; half < 2; ++half) {
             const auto products = sums[half].to_vector<int32>();
+            ATTN_UNROLL
             for (int r = 0; r < ATTN_ROWS; ++r) {
                 aie::store_v(s.products + r * dim + column + half * COLUMNS, products.extract<COLUMNS>(static_cast<unsigned>(r)));
             }
@@ -304,7 +321,7 @@ struct row_state {
 };
 
 // Merges the block whose probabilities are in `s` into the rows that see some of it.
-void merge(const row_state (&group)[ATTN_ROWS], const weights &w, const int8 *value, int dim, scratch &s) {
+ATTN_ONCE void merge(const row_state (&group)[ATTN_ROWS], const weights &w, const int8 *value, int dim, scratch &s) {
     attend_values(value, dim, s);
     aie::set_rounding(aie::rounding_mode::positive_inf);
     for (int r = 0; r < ATTN_ROWS; ++r) {
@@ -320,7 +337,7 @@ void merge(const row_state (&group)[ATTN_ROWS], const weights &w, const int8 *va
     aie::set_rounding(aie::rounding_mode::floor);
 }
 
-void weigh(const constants &k, const visible &seen, const int32 *scores, scratch &s, weights &w) {
+ATTN_ONCE void weigh(const constants &k, const visible &seen, const int32 *scores, scratch &s, weights &w) {
     rows maximum;
     largest(k, seen, scores, maximum, w);
     distances(k, seen, scores, maximum, s);
@@ -428,13 +445,12 @@ aie::vector<int32, 32> two_halves(const int32 *lanes, int second) {
 }
 
 // Writes a row: the accumulator over the sum.
-void finish(const attn_parameters &p, const row_state &row) {
+ATTN_ONCE void finish(const attn_parameters &p, const row_state &row) {
     if (*row.sum == 0) {
         write_zeros(p.dim, row.out);
         return;
     }
     aie::set_rounding(aie::rounding_mode::positive_inf);
-    aie::set_saturation(aie::saturation_mode::saturate);
     const auto requantiser = attn_requantiser_of(*row.sum, p.gain, p.gain_exponent);
     requantise_row(requantiser, p.dim, row.out, [&](int column, int second) {
         const aie::accum<acc32, LANES> lanes(two_halves(row.accumulator + column, second));
@@ -444,7 +460,7 @@ void finish(const attn_parameters &p, const row_state &row) {
 }
 
 // Merges the far keys of four rows that wait, or of the last ones, and finishes those that are to be.
-void merge_far(const attn_parameters &p, const constants &k, const int8 *value, far_rows &far, scratch &s) {
+ATTN_ONCE void merge_far(const attn_parameters &p, const constants &k, const int8 *value, far_rows &far, scratch &s) {
     const int g = far_rows::group(far.merged);
     weights w;
     weigh(k, far.seen[g], far.scores[g], s, w);
@@ -458,10 +474,9 @@ void merge_far(const attn_parameters &p, const constants &k, const int8 *value, 
 
 // Writes four rows of one block that is not split: merging it into nothing shifts by 1, and rounding twice is
 // rsh(rsh(x, 1), n) = rsh(x + 1, n + 1) for n > 0.
-void finish_one_block(const attn_parameters &p, const weights &w, const int8 *value, int8 *out, scratch &s) {
+ATTN_ONCE void finish_one_block(const attn_parameters &p, const weights &w, const int8 *value, int8 *out, scratch &s) {
     attend_values(value, p.dim, s);
     aie::set_rounding(aie::rounding_mode::positive_inf);
-    aie::set_saturation(aie::saturation_mode::saturate);
     for (int r = 0; r < ATTN_ROWS; ++r) {
         if (w.probability_sum[r] == 0) {
             write_zeros(p.dim, out + r * p.dim);
@@ -478,6 +493,13 @@ void finish_one_block(const attn_parameters &p, const weights &w, const int8 *va
         });
     }
     aie::set_rounding(aie::rounding_mode::floor);
+}
+
+// What every conversion relies on; the core keeps its modes from one program to the next. Where it rounds to nearest, the mode is
+// switched and switched back.
+void set_modes() {
+    aie::set_rounding(aie::rounding_mode::floor);
+    aie::set_saturation(aie::saturation_mode::saturate);
 }
 
 const attn_parameters &parameters_of(const int8 *object) { return *reinterpret_cast<const attn_parameters *>(object); }
@@ -503,7 +525,7 @@ void ATTN_ENTRY(tile)(const int8_t *tile, int8_t *out) {
     constexpr int KEPT = 3 * ATTN_ROWS;
     int32 sum[KEPT], reference[KEPT];
     alignas(ATTN_ALIGNMENT) int32 accumulator[KEPT * ATTN_KERNEL_DIM];
-    aie::set_rounding(aie::rounding_mode::floor);
+    set_modes();
     for (int first = 0; first < p.queries; first += ATTN_ROWS, query += ATTN_ROWS * p.dim, out += ATTN_ROWS * p.dim) {
         row_state group[ATTN_ROWS];
         for (int r = 0; r < ATTN_ROWS; ++r) {
@@ -566,7 +588,7 @@ void ATTN_ENTRY(absorb)(const int8_t *query, const int8_t *block, int8_t *state)
     auto &kept = *reinterpret_cast<attn_state *>(state);
     scratch s;
     far_rows far;
-    aie::set_rounding(aie::rounding_mode::floor);
+    set_modes();
     query += ATTN_PARAMETERS_BYTES;
     for (int first = 0; first < p.queries; first += ATTN_ROWS, query += ATTN_ROWS * p.dim) {
         row_state group[ATTN_ROWS];
@@ -603,6 +625,7 @@ void ATTN_ENTRY(absorb)(const int8_t *query, const int8_t *block, int8_t *state)
 void ATTN_ENTRY(finish)(const int8_t *query, const int8_t *state, int8_t *out) {
     const auto &p = parameters_of(query);
     auto &kept = *const_cast<attn_state *>(reinterpret_cast<const attn_state *>(state));
+    set_modes();
     for (int r = 0; r < p.queries; ++r) {
         auto row = row_of(p, kept, r);
         row.out = out + r * p.dim;

@@ -7,7 +7,7 @@ extern "C" {
 void attn_aie2_powers(const int16_t *distances, int16_t *powers_out, uint8_t *probabilities) {
     scratch s;
     weights w;
-    aie::set_rounding(aie::rounding_mode::floor);
+    set_modes();
     for (int lane = 0; lane < UNITS * LANES; ++lane) {
         s.distances[lane] = distances[lane];
     }
@@ -31,8 +31,7 @@ void attn_aie2_distances(int32_t score_multiplier, int32_t score_shift, int32_t 
     for (int lane = 0; lane < UNITS * LANES; ++lane) {
         s.scores[lane] = scores[lane];
     }
-    aie::set_rounding(aie::rounding_mode::floor);
-    aie::set_saturation(aie::saturation_mode::saturate);
+    set_modes();
     distances(k, seen, s.scores, maxima, s);
     for (int lane = 0; lane < UNITS * LANES; ++lane) {
         out[lane] = s.distances[lane];

@@ -8,16 +8,19 @@
 #include <type_traits>
 
 // Operations since the last reset on this thread, as crates/attn-npu reads them: in units of what the core does in one
-// instruction. `model_cycles` says what shares a slot.
+// instruction. Which of them share a slot of its instruction word is public in the machine description of its compiler (llvm-aie,
+// AIE2GenFixupInstrInfo.td); crates/attn-npu adds them up.
 struct model_operations {
-    uint64_t mac;     // multiplications of vectors, with or without an accumulator
-    uint64_t alu;     // additions, maxima, comparisons, selections, logic; of vectors and of accumulators
-    uint64_t convert; // accumulator to vector with shift, rounding and saturation (SRS), and back with a shift (UPS)
-    uint64_t shuffle; // permutations and broadcasts
-    uint64_t move;    // between registers: accumulators read as vectors of 32 bits and back, single elements
-    uint64_t load;    // 256 bits each
-    uint64_t store;   // 256 bits each
-    uint64_t scalar;  // arithmetic of 32 bits once per row; neither loops nor addresses
+    uint64_t mac;        // multiplications of vectors, with or without an accumulator
+    uint64_t accumulate; // additions and subtractions of accumulators
+    uint64_t alu;        // maxima, comparisons, selections, logic, additions of vectors
+    uint64_t shuffle;    // permutations and broadcasts
+    uint64_t move;       // single elements, and parts of registers that are put together
+    uint64_t srs;        // accumulator to vector with shift, rounding and saturation
+    uint64_t ups;        // vector to accumulator with a shift
+    uint64_t load;       // 256 bits each
+    uint64_t store;      // 256 bits each
+    uint64_t scalar;     // arithmetic of 32 bits once per row; neither loops nor addresses
 };
 
 extern "C" {

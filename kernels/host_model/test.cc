@@ -111,21 +111,24 @@ void counts() {
     aie::set_saturation(aie::saturation_mode::none);
     const auto v = aie::load_v<32>(memory);        // 1024 bits
     aie::store_v(memory, v.extract<4>(0));         // 128
-    const aie::accum<acc32, 32> sum(v);            // two moves of 512
+    const aie::accum<acc32, 32> sum(v);            // none: it comes from memory
     (void)sum.to_vector<int16>(1);                 // one conversion of 1024
     (void)aie::sub(sum, sum);                      // one of 1024
     (void)aie::max(v, v);                          // two of 512
     (void)aie::add(sum.cast_to<accfloat>(), sum.cast_to<accfloat>()); // two of 512
     (void)aie::broadcast<int32, 32>(0);            // two of 512
-    (void)aie::mul<acc64>(v.extract<16>(0), aie::broadcast<int16, 16>(0)).to_vector<int32>(2);
+    (void)aie::mul<acc64>(v.extract<16>(0), aie::broadcast<int16, 16>(0)).to_vector<int32>(2); // two products, two shuffles
+    (void)aie::concat(v.extract<8>(0), v.extract<8>(1)); // one move
     const auto got = model_operations_read();
     EQUAL(got.load, 4);
     EQUAL(got.store, 1);
-    EQUAL(got.move, 2);
-    EQUAL(got.convert, 2);
-    EQUAL(got.alu, 5);
-    EQUAL(got.shuffle, 3);
-    EQUAL(got.mac, 1);
+    EQUAL(got.move, 1);
+    EQUAL(got.srs, 2);
+    EQUAL(got.ups, 0);
+    EQUAL(got.accumulate, 3);
+    EQUAL(got.alu, 2);
+    EQUAL(got.shuffle, 5);
+    EQUAL(got.mac, 2);
     EQUAL(got.scalar, 2);
     model_reset();
     model::scalar<int32_t> a = 3;

@@ -34,7 +34,7 @@ module {
         aie.objectfifo.release @out_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.runtime_sequence @sequence(%query: memref<1040xi32>, %block: memref<49152xi32>, %out: memref<1024xi32>) {
       aiex.npu.dma_memcpy_nd(%query[0, 0, 0, 0][1, 1, 1, 1040][0, 0, 0, 1]) {metadata = @in_0, id = 0 : i64} : memref<1040xi32>

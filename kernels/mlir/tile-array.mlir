@@ -93,7 +93,7 @@ module {
         aie.objectfifo.release @out_0_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_0_1) {
       %c0 = arith.constant 0 : index
@@ -109,7 +109,7 @@ module {
         aie.objectfifo.release @out_0_1(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_0_2) {
       %c0 = arith.constant 0 : index
@@ -125,7 +125,7 @@ module {
         aie.objectfifo.release @out_0_2(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_0_3) {
       %c0 = arith.constant 0 : index
@@ -141,7 +141,7 @@ module {
         aie.objectfifo.release @out_0_3(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_1_0) {
       %c0 = arith.constant 0 : index
@@ -157,7 +157,7 @@ module {
         aie.objectfifo.release @out_1_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_1_1) {
       %c0 = arith.constant 0 : index
@@ -173,7 +173,7 @@ module {
         aie.objectfifo.release @out_1_1(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_1_2) {
       %c0 = arith.constant 0 : index
@@ -189,7 +189,7 @@ module {
         aie.objectfifo.release @out_1_2(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_1_3) {
       %c0 = arith.constant 0 : index
@@ -205,7 +205,7 @@ module {
         aie.objectfifo.release @out_1_3(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_2_0) {
       %c0 = arith.constant 0 : index
@@ -221,7 +221,7 @@ module {
         aie.objectfifo.release @out_2_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_2_1) {
       %c0 = arith.constant 0 : index
@@ -237,7 +237,7 @@ module {
         aie.objectfifo.release @out_2_1(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_2_2) {
       %c0 = arith.constant 0 : index
@@ -253,7 +253,7 @@ module {
         aie.objectfifo.release @out_2_2(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_2_3) {
       %c0 = arith.constant 0 : index
@@ -269,7 +269,7 @@ module {
         aie.objectfifo.release @out_2_3(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_3_0) {
       %c0 = arith.constant 0 : index
@@ -285,7 +285,7 @@ module {
         aie.objectfifo.release @out_3_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_3_1) {
       %c0 = arith.constant 0 : index
@@ -301,7 +301,7 @@ module {
         aie.objectfifo.release @out_3_1(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_3_2) {
       %c0 = arith.constant 0 : index
@@ -317,7 +317,7 @@ module {
         aie.objectfifo.release @out_3_2(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_3_3) {
       %c0 = arith.constant 0 : index
@@ -333,7 +333,7 @@ module {
         aie.objectfifo.release @out_3_3(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.runtime_sequence @sequence(%in: memref<49408xi32>, %out: memref<16384xi32>) {
       aiex.npu.dma_memcpy_nd(%in[0, 0, 0, 0][1, 1, 1, 12352][0, 0, 0, 1]) {metadata = @in_0, id = 0 : i64} : memref<49408xi32>

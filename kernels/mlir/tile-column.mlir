@@ -36,7 +36,7 @@ module {
         aie.objectfifo.release @out_0_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_0_1) {
       %c0 = arith.constant 0 : index
@@ -52,7 +52,7 @@ module {
         aie.objectfifo.release @out_0_1(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_0_2) {
       %c0 = arith.constant 0 : index
@@ -68,7 +68,7 @@ module {
         aie.objectfifo.release @out_0_2(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.core(%core_0_3) {
       %c0 = arith.constant 0 : index
@@ -84,7 +84,7 @@ module {
         aie.objectfifo.release @out_0_3(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.runtime_sequence @sequence(%in: memref<12352xi32>, %out: memref<4096xi32>) {
       aiex.npu.dma_memcpy_nd(%in[0, 0, 0, 0][1, 1, 1, 12352][0, 0, 0, 1]) {metadata = @in_0, id = 0 : i64} : memref<12352xi32>

@@ -22,7 +22,7 @@ module {
         aie.objectfifo.release @out_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 16384 : i32}
 
     aie.runtime_sequence @sequence(%in: memref<3088xi32>, %out: memref<1024xi32>) {
       aiex.npu.dma_memcpy_nd(%in[0, 0, 0, 0][1, 1, 1, 3088][0, 0, 0, 1]) {metadata = @in_0, id = 0 : i64} : memref<3088xi32>

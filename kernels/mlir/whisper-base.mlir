@@ -131,7 +131,7 @@ module {
         aie.objectfifo.release @out_0_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_0_1) {
       %c0 = arith.constant 0 : index
@@ -155,7 +155,7 @@ module {
         aie.objectfifo.release @out_0_1(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_0_2) {
       %c0 = arith.constant 0 : index
@@ -179,7 +179,7 @@ module {
         aie.objectfifo.release @out_0_2(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_0_3) {
       %c0 = arith.constant 0 : index
@@ -203,7 +203,7 @@ module {
         aie.objectfifo.release @out_0_3(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_1_0) {
       %c0 = arith.constant 0 : index
@@ -227,7 +227,7 @@ module {
         aie.objectfifo.release @out_1_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_1_1) {
       %c0 = arith.constant 0 : index
@@ -251,7 +251,7 @@ module {
         aie.objectfifo.release @out_1_1(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_1_2) {
       %c0 = arith.constant 0 : index
@@ -275,7 +275,7 @@ module {
         aie.objectfifo.release @out_1_2(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_1_3) {
       %c0 = arith.constant 0 : index
@@ -299,7 +299,7 @@ module {
         aie.objectfifo.release @out_1_3(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_2_0) {
       %c0 = arith.constant 0 : index
@@ -323,7 +323,7 @@ module {
         aie.objectfifo.release @out_2_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_2_1) {
       %c0 = arith.constant 0 : index
@@ -347,7 +347,7 @@ module {
         aie.objectfifo.release @out_2_1(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_2_2) {
       %c0 = arith.constant 0 : index
@@ -371,7 +371,7 @@ module {
         aie.objectfifo.release @out_2_2(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_2_3) {
       %c0 = arith.constant 0 : index
@@ -395,7 +395,7 @@ module {
         aie.objectfifo.release @out_2_3(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_3_0) {
       %c0 = arith.constant 0 : index
@@ -419,7 +419,7 @@ module {
         aie.objectfifo.release @out_3_0(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_3_1) {
       %c0 = arith.constant 0 : index
@@ -443,7 +443,7 @@ module {
         aie.objectfifo.release @out_3_1(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_3_2) {
       %c0 = arith.constant 0 : index
@@ -467,7 +467,7 @@ module {
         aie.objectfifo.release @out_3_2(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.core(%core_3_3) {
       %c0 = arith.constant 0 : index
@@ -491,7 +491,7 @@ module {
         aie.objectfifo.release @out_3_3(Produce, 1)
       }
       aie.end
-    } {stack_size = 10240 : i32}
+    } {stack_size = 12288 : i32}
 
     aie.runtime_sequence @sequence(%query: memref<199680xi32>, %block: memref<393216xi32>, %out: memref<196608xi32>) {
       aiex.npu.dma_memcpy_nd(%query[0, 0, 0, 0][1, 1, 1, 24960][0, 0, 0, 1]) {metadata = @in_0, id = 0 : i64} : memref<199680xi32>

@@ -9,14 +9,18 @@ use std::ops::Sub;
 pub struct Operations {
     /// Multiplications of vectors.
     pub mac: u64,
-    /// Additions, maxima, comparisons, selections, logic.
+    /// Additions of accumulators.
+    pub accumulate: u64,
+    /// Maxima, comparisons, selections, logic, additions of vectors.
     pub alu: u64,
-    /// Between accumulators and vectors, with shift, rounding and saturation.
-    pub convert: u64,
     /// Permutations and broadcasts.
     pub shuffle: u64,
-    /// Between registers.
+    /// Single elements, and parts of registers that are put together.
     pub moves: u64,
+    /// Accumulators to vectors, with shift, rounding and saturation.
+    pub srs: u64,
+    /// Vectors to accumulators, with a shift.
+    pub ups: u64,
     /// Of 256 bits.
     pub load: u64,
     /// Of 256 bits.
@@ -48,17 +52,23 @@ impl Operations {
         }
     }
 
-    /// Everything that the vector unit does.
-    #[must_use]
-    pub const fn vector(&self) -> u64 {
-        self.mac + self.alu + self.convert + self.shuffle
-    }
-
-    /// Cycles that a core needs at least: each starts at most one operation of the vector unit, one move, two loads, one store
-    /// and one operation of the scalar unit. No latency, no dependency, no memory bank and no register file is counted.
+    /// Cycles that a core needs at least. Of the slots of its instruction word, one takes products and additions of accumulators, one
+    /// everything else that is done with vectors, one stores and conversions (which that other slot takes, too, and which
+    /// can be one with the store), two take loads, one scalars. No latency, dependency, memory bank or register file is counted.
     #[must_use]
     pub fn least_cycles(&self) -> u64 {
-        [self.vector(), self.moves, self.load.div_ceil(2), self.store, self.scalar].into_iter().max().unwrap_or(0)
+        let products = self.mac + self.accumulate;
+        let others = self.alu + self.shuffle + self.moves;
+        let stores = self.store.max(self.srs);
+        let both = (others + stores).div_ceil(2);
+        [products, others, self.store, both, self.load.div_ceil(2), self.scalar].into_iter().max().unwrap_or(0)
+    }
+
+    /// The same if a core could start one operation on vectors a cycle, whatever it is: stricter than the core is.
+    #[must_use]
+    pub fn one_a_cycle(&self) -> u64 {
+        let vector = self.mac + self.accumulate + self.alu + self.shuffle + self.srs + self.ups;
+        [vector, self.moves, self.store, self.load.div_ceil(2), self.scalar].into_iter().max().unwrap_or(0)
     }
 }
 
@@ -68,10 +78,12 @@ impl Sub for Operations {
     fn sub(self, other: Self) -> Self {
         Self {
             mac: self.mac - other.mac,
+            accumulate: self.accumulate - other.accumulate,
             alu: self.alu - other.alu,
-            convert: self.convert - other.convert,
             shuffle: self.shuffle - other.shuffle,
             moves: self.moves - other.moves,
+            srs: self.srs - other.srs,
+            ups: self.ups - other.ups,
             load: self.load - other.load,
             store: self.store - other.store,
             scalar: self.scalar - other.scalar,

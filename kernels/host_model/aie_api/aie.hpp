@@ -6,6 +6,7 @@
 //   [K]  AI Engine-ML Kernel and Graph Programming Guide (UG1603)
 //   [A]  Versal AIE-ML Architecture Manual (AM020)
 //   [I]  AI Engine-ML Intrinsics User Guide (UG1583)
+//   [P]  the headers of aie_api and llvm-aie, where the manuals do not say what an operation is made of
 //
 // What the documentation does not list for AIE-ML is not declared here, so that it does not compile. What the core would do
 // differently from what the kernel means (an unaligned address, a shift that does not exist, a rounding mode that nobody set)
@@ -119,10 +120,11 @@ public:
         return lanes[i];
     }
 
-    // A part of it, itself a register.
+    // A part of it: 256 bits are a register of their own, 128 bits behind the first are moved to one ([P] vector.hpp).
     template <unsigned M>
     vector<T, M> extract(unsigned i) const {
         model::check((i + 1) * M <= N, "a part that the vector does not have");
+        model::operations.move += sizeof(T) * M < 32 && i > 0 ? 1 : 0;
         vector<T, M> part;
         for (unsigned l = 0; l < M; ++l) {
             part.lanes[l] = lanes[i * M + l];
@@ -159,10 +161,12 @@ vector<T, N> broadcast(std::type_identity_t<T> value) {
     return all;
 }
 
-// [U] group_basic_types_initialization: parts side by side, in registers that need no instruction to be read as one.
+// [U] group_basic_types_initialization: parts side by side. Registers of 512 bits are read as one; smaller parts but the first are
+// moved into their places ([P] vector.hpp).
 template <typename T, unsigned N, typename... Vectors>
 auto concat(const vector<T, N> &first, const Vectors &...rest) {
     constexpr unsigned count = 1 + sizeof...(rest);
+    model::operations.move += sizeof(T) * N < 64 ? count - 1 : 0;
     vector<T, N * count> whole;
     unsigned at = 0;
     for (const vector<T, N> &part : {first, rest...}) {
@@ -188,7 +192,8 @@ public:
         from_vector(v, shift);
     }
 
-    // Up-shift: 16 to 32 and 32 to 64 bits: [I] "Upshift"; 32 bits into 32 are a move between registers.
+    // Up-shift: 16 to 32 and 32 to 64 bits: [I] "Upshift". 32 bits into 32 are the same register or a load into an accumulator,
+    // where they come from memory, as all of the kernel's do.
     template <typename T>
         requires((std::same_as<Tag, acc32> && (std::same_as<T, int16> || std::same_as<T, int32>)) ||
                  (std::same_as<Tag, acc64> && std::same_as<T, int32>))
@@ -196,10 +201,9 @@ public:
         using lane = typename Tag::lane;
         if constexpr (std::same_as<Tag, acc32> && std::same_as<T, int32>) {
             model::check(shift == 0, "32 bits move to an accumulator without a shift");
-            model::operations.move += model::registers(N, 32, 512);
         } else {
             model::check(shift >= 0 && shift < 32, "no such shift");
-            model::operations.convert += model::registers(N, 8 * sizeof(lane), 1024);
+            model::operations.ups += model::registers(N, 8 * sizeof(lane), 1024);
         }
         for (unsigned l = 0; l < N; ++l) {
             lanes[l] = static_cast<lane>(static_cast<uint64_t>(static_cast<int64_t>(v.lanes[l])) << shift);
@@ -207,20 +211,20 @@ public:
     }
 
     // To 8 and 16 bits from acc32, to 32 from acc64, one instruction for 1024 bits or for what fills 512 bits of the result:
-    // [I] "Shift-Round-Saturate". 32 bits of an acc32 are a move: they are neither shifted nor rounded.
+    // [I] "Shift-Round-Saturate". 32 bits of an acc32 are neither shifted nor rounded: they are stored from the accumulator, or moved
+    // with the element that is asked for.
     template <typename T>
         requires(std::same_as<Tag, acc32> || (std::same_as<Tag, acc64> && std::same_as<T, int32>))
     vector<T, N> to_vector(int shift = 0) const {
         vector<T, N> v;
         if constexpr (std::same_as<Tag, acc32> && std::same_as<T, int32>) {
             model::check(shift == 0, "32 bits move from an accumulator without a shift");
-            model::operations.move += model::registers(N, 32, 512);
             v.lanes = lanes;
         } else {
             model::check(shift >= 0 && shift < static_cast<int>(8 * sizeof(typename Tag::lane)), "no such shift");
             model::check(model::rounding != rounding_mode::unset, "the rounding mode was not set");
             model::check(model::saturation != saturation_mode::unset, "the saturation mode was not set");
-            model::operations.convert += model::registers(N, 8 * sizeof(typename Tag::lane), 1024);
+            model::operations.srs += model::registers(N, 8 * sizeof(typename Tag::lane), 1024);
             for (unsigned l = 0; l < N; ++l) {
                 v.lanes[l] = model::shift_round_saturate<T>(lanes[l], shift);
             }
@@ -241,7 +245,7 @@ public:
 // [U] group_arithmetic: accumulators, integers 1024 bits an instruction, floats 512. Integers wrap.
 template <unsigned N>
 accum<acc32, N> sub(const accum<acc32, N> &a, const accum<acc32, N> &b) {
-    model::operations.alu += model::registers(N, 32, 1024);
+    model::operations.accumulate += model::registers(N, 32, 1024);
     accum<acc32, N> difference;
     for (unsigned l = 0; l < N; ++l) {
         difference.lanes[l] = static_cast<int32>(static_cast<uint32_t>(a.lanes[l]) - static_cast<uint32_t>(b.lanes[l]));
@@ -251,7 +255,7 @@ accum<acc32, N> sub(const accum<acc32, N> &a, const accum<acc32, N> &b) {
 
 template <unsigned N>
 accum<accfloat, N> add(const accum<accfloat, N> &a, const accum<accfloat, N> &b) {
-    model::operations.alu += model::registers(N, 32, 512);
+    model::operations.accumulate += model::registers(N, 32, 512);
     accum<accfloat, N> sum;
     for (unsigned l = 0; l < N; ++l) {
         sum.lanes[l] = a.lanes[l] + b.lanes[l];
@@ -391,8 +395,8 @@ aie::accum<Tag, N> multiply(aie::accum<Tag, N> sum, int64_t sign, const aie::vec
 
 namespace aie {
 
-// [U] group_mul, [I] "Multiply Accumulate": element by element, 16 bits x 16 bits in 32 lanes of 32 bits, and 32 x 16 in 16
-// lanes of 64.
+// [U] group_mul, [I] "Multiply Accumulate": element by element, 16 bits x 16 bits in 32 lanes of 32 bits. 32 x 16 bits, in 32 lanes of
+// 32 or 16 of 64, are made of two products, of the upper and of the lower halves, which two shuffles part ([P] aiev2_vmult.h).
 template <model::bits16 A, model::bits16 B>
 accum<acc32, 32> mac(const accum<acc32, 32> &sum, const vector<A, 32> &a, const vector<B, 32> &b) {
     return model::multiply(sum, 1, a, b);
@@ -412,16 +416,17 @@ accum<Tag, 32> mul(const vector<A, 32> &a, const vector<B, 32> &b) {
 
 template <std::same_as<acc64> Tag, model::bits16 B>
 accum<Tag, 16> mul(const vector<int32, 16> &a, const vector<B, 16> &b) {
+    model::operations.mac += 1;
+    model::operations.shuffle += 2;
     accum<acc64, 16> zero;
     zero.lanes.fill(0);
     return model::multiply(zero, 1, a, b);
 }
 
-// 32 x 16 bits accumulate in 32 lanes of 32 bits too: 32 multiplications, which [A] "Functional Overview" gives a cycle to
-// two columns of 16 lanes. Whether one instruction does it for one column of 32 is not documented: counted as two.
 template <model::bits16 B>
 accum<acc32, 32> mac(const accum<acc32, 32> &sum, const vector<int32, 32> &a, const vector<B, 32> &b) {
-    ++model::operations.mac;
+    model::operations.mac += 1;
+    model::operations.shuffle += 2;
     return model::multiply(sum, 1, a, b);
 }
 
@@ -446,6 +451,11 @@ public:
     using tag = typename mmul_lane<M, K, N, A, B>::tag;
 
     mmul() { sum_.lanes.fill(0); }
+
+    void mul(const vector<A, M * K> &a, const vector<B, K * N> &b) {
+        sum_.lanes.fill(0);
+        mac(a, b);
+    }
 
     void mac(const vector<A, M * K> &a, const vector<B, K * N> &b) {
         ++model::operations.mac;

@@ -32,9 +32,13 @@ const REPEATS: usize = 64;
 /// Words of 32 bits that one transfer can have: its length has 32 bits in bytes.
 const TRANSFER_WORDS: usize = 1 << 30;
 
-/// The vector kernel's stack: about 9 KiB for d = 64, which grows with the dimension (`kernels/README.md`).
-pub(super) const fn stack_bytes(dim: usize) -> usize {
-    (6144 + 64 * dim).next_multiple_of(1024)
+/// The vector kernel's stack: what it declares (`kernels/README.md`: about 9 KiB for a tile of d = 64, 6 KiB for a sequence, and more for
+/// larger dimensions), and half as much again for what the compiler spills, an accumulator at a time. Beyond it are buffers.
+pub(super) const fn stack_bytes(design: &Design) -> usize {
+    match design.form {
+        Form::Tiles { .. } => 10_240 + 96 * design.dim,
+        Form::Sequence { .. } => 9_216 + 48 * design.dim,
+    }
 }
 
 /// The vector kernel's constants, which the linker puts behind the stack.
@@ -109,9 +113,9 @@ impl Design {
     /// What a dispatch takes of the hardware; of a design that [`check`](Self::check) accepts.
     #[must_use]
     pub const fn demand(&self) -> Demand {
-        let &Self { columns, rows, dim, depth, form, .. } = self;
+        let &Self { columns, rows, depth, form, .. } = self;
         let Objects { input, block, output, state } = Objects::of(self);
-        let core_bytes = stack_bytes(dim) + CONSTANT_BYTES + depth * (input + block + output) + state;
+        let core_bytes = stack_bytes(self) + CONSTANT_BYTES + depth * (input + block + output) + state;
         let memory_tile_bytes = if rows > 1 { depth * (rows * (input + output) + block) } else { 0 };
         match form {
             Form::Tiles { per_core } => {

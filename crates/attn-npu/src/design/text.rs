@@ -169,7 +169,7 @@ fn core(design: &Design, objects: &Objects, column: usize, row: usize, text: &mu
     writeln!(text, "        aie.objectfifo.release {to}(Produce, 1)")?;
     writeln!(text, "      }}")?;
     writeln!(text, "      aie.end")?;
-    writeln!(text, "    }} {{stack_size = {} : i32}}", stack_bytes(design.dim))
+    writeln!(text, "    }} {{stack_size = {} : i32}}", stack_bytes(design))
 }
 
 /// One transfer between a shim tile's fifo and memory.
