@@ -11,6 +11,8 @@ use attn_npu::{
 };
 use clap::{Args, ValueEnum};
 
+use crate::cli::interrupt;
+
 /// Build what an NPU loads: an xclbin, its instructions, and a manifest of what they were made of.
 ///
 /// It needs Peano (`PEANO_INSTALL_DIR`, or the package llvm-aie of a Python environment) and mlir-aie (`aiecc` in PATH, or the
@@ -132,7 +134,9 @@ impl Build {
             number += 1;
             eprintln!("attn: {number}/4 {step}");
         };
-        match build.run(&tools, &mut progress) {
+        // Ctrl-C ends the tool, too; what there is of a build goes away before this process does.
+        interrupt::handle()?;
+        match interrupt::finish(|| build.run(&tools, &mut progress)) {
             Ok(Outcome::Built) => {}
             Ok(Outcome::UpToDate) => eprintln!("attn: up to date"),
             // What a tool said has several lines.

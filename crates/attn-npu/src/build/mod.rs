@@ -145,6 +145,8 @@ impl Build {
             }
         }
         self.publish(work.path(), manifest)?;
+        // Of a failure before this.
+        let _ = fs::remove_file(self.product(LOG));
         Ok(Outcome::Built)
     }
 
@@ -158,7 +160,7 @@ impl Build {
             return expect_product(work, command, product);
         }
         // The work folder goes away; the log stays.
-        let path = self.out.join(format!("attn-{}.{LOG}", self.name));
+        let path = self.product(LOG);
         fs::write(&path, &log).map_err(BuildError::file(&path))?;
         let text = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = text.lines().collect();

@@ -1,0 +1,1 @@
+// Where the headers of aie_api would be: a stand-in.
