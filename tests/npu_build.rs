@@ -40,13 +40,13 @@ fn files(folder: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
 }
 
-const PRODUCTS: [&str; 3] = ["attn-whisper-base.insts.bin", "attn-whisper-base.json", "attn-whisper-base.xclbin"];
+const PRODUCTS: [&str; 3] = ["attn-tile-core.insts.bin", "attn-tile-core.json", "attn-tile-core.xclbin"];
 
 #[test]
 fn products_and_what_they_were_made_of() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("new");
-    let arguments = ["--out", out.to_str().expect("UTF-8")];
+    let arguments = ["--config", "tile-core", "--out", out.to_str().expect("UTF-8")];
     let first = build("", &arguments);
     assert!(first.status.success(), "{}", stderr(&first));
     assert_eq!(files(&out), PRODUCTS.map(String::from).into());
@@ -59,16 +59,28 @@ fn products_and_what_they_were_made_of() {
     let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
     assert_eq!(manifest["device"], "npu1");
     assert_eq!(manifest["abi"], 1);
-    assert_eq!(manifest["design"]["heads"], 8);
+    assert_eq!(manifest["design"]["tiles"], 1);
     assert_eq!(manifest["tools"]["llvm-aie"], "stand-in for clang version 20, compiles nothing");
     assert_eq!(manifest["sources"].as_object().map(serde_json::Map::len), Some(5));
-    assert_eq!(manifest["products"]["insts.bin"]["bytes"], 3248);
+    assert_eq!(manifest["products"]["insts.bin"]["bytes"], 300);
     assert_eq!(manifest["products"]["xclbin"]["sha256"].as_str().map(str::len), Some(64));
+
+    let inspect = |file: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_attn")).args(["npu", "inspect"]).arg(file).output().expect("it starts")
+    };
+    let found = inspect(&out.join(PRODUCTS[2]));
+    assert!(found.status.success() && stdout(&found).contains("manifest  attn-tile-core.json: as built for npu1_1col"));
 
     // Nothing is rebuilt that is unchanged; a product that is not what the manifest says is made again.
     let second = build("clang-fails", &arguments);
     assert!(second.status.success() && stderr(&second).contains("up to date"), "{}", stderr(&second));
-    fs::write(out.join(PRODUCTS[2]), "touched").expect("written");
+    let mut touched = fs::read(out.join(PRODUCTS[2])).expect("an xclbin");
+    // The UUID: still a whole file, and not the one that was built.
+    touched[416] ^= 1;
+    fs::write(out.join(PRODUCTS[2]), touched).expect("written");
+    let found = inspect(&out.join(PRODUCTS[2]));
+    assert_eq!(found.status.code(), Some(1), "{}", stdout(&found));
+    assert!(stdout(&found).contains("attn-tile-core.json: of another file"), "{}", stdout(&found));
     let third = build("", &arguments);
     assert!(third.status.success() && stderr(&third).contains("3/4"), "{}", stderr(&third));
 }
@@ -77,7 +89,7 @@ fn products_and_what_they_were_made_of() {
 fn failures_leave_what_there_was() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path();
-    let arguments = ["--out", out.to_str().expect("UTF-8")];
+    let arguments = ["--config", "tile-core", "--out", out.to_str().expect("UTF-8")];
     let built = build("", &arguments);
     assert!(built.status.success(), "{}", stderr(&built));
     let products = || PRODUCTS.map(|name| fs::read(out.join(name)).expect("a product"));
@@ -90,8 +102,14 @@ fn failures_leave_what_there_was() {
         ("clang-fails", 1, "clang++: exit status: 1"),
         ("aiecc-fails", 1, "line 3 of a long story"),
         ("aiecc-makes-nothing", 2, "aiecc: ended well, but made no attn.xclbin"),
-        ("odd-instructions", 2, "instructions: bytes, a multiple of 4: got 3249, expected 3252"),
-        ("other-instructions", 2, "instructions: columns: got 1, expected 4"),
+        ("odd-instructions", 2, "instructions: bytes, a multiple of 4: got 301, expected 304"),
+        (
+            "truncated-instructions",
+            2,
+            "instructions: bytes of the file that the header announces: got 200, expected 300",
+        ),
+        ("truncated-xclbin", 2, "xclbin: "),
+        ("foreign-xclbin", 2, "xclbin: "),
     ] {
         let output = build(stand_in, &arguments);
         assert_eq!(output.status.code(), Some(status), "{stand_in}: {}", stderr(&output));
@@ -100,7 +118,7 @@ fn failures_leave_what_there_was() {
         let [instructions, _, xclbin] = products();
         assert_eq!([&instructions, &xclbin], [&before[0], &before[2]], "{stand_in}");
         assert_eq!(fs::read_to_string(&manifest).expect("a manifest"), text, "{stand_in}");
-        let log = "attn-whisper-base.build.log";
+        let log = "attn-tile-core.build.log";
         let mut expected_files: BTreeSet<String> = PRODUCTS.map(String::from).into();
         if status == 1 {
             expected_files.insert(log.to_owned());
@@ -143,6 +161,10 @@ fn other_designs() {
     let output = build("", &["--columns", "1", "--rows", "1", "--tiles", "3", "--dim", "60", "--out", out]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(folder.path().join("attn-npu1-1x1-d64-tiles3.json").exists());
+    // The stand-in's xclbin has one column.
+    let output = build("", &["--out", out]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("xclbin: columns of the partition: got 1, expected 4"), "{}", stderr(&output));
     let dry = build("clang-fails", &["--config", "tile-core", "--dry-run", "--out", out]);
     assert!(dry.status.success() && stdout(&dry).contains("3. compile the design: "), "{}", stderr(&dry));
 }

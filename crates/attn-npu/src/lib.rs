@@ -10,6 +10,8 @@
 //! | a kernel attends the queries of one object, in one call or a block of keys at a time | [`kernel`] |
 //! | the output object's rows become those of the head | `heads` |
 //!
+//! Beside it, [`design`] describes what the array of an NPU does, and [`xclbin`] reads the container that a design is built into.
+//!
 //! # What they take
 //! Everything that [`attn_fixed::attend`] takes but boolean masks: a row sees a prefix of the keys, by a number of valid keys,
 //! a causal rule, or both.
@@ -21,6 +23,7 @@ mod heads;
 pub mod kernel;
 pub mod layout;
 pub mod model;
+pub mod xclbin;
 
 use std::{error::Error, fmt};
 

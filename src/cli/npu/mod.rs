@@ -1,6 +1,7 @@
 //! `attn npu`: files for a Ryzen AI NPU.
 
 mod build;
+mod inspect;
 
 use std::{error::Error, process::ExitCode};
 
@@ -16,12 +17,14 @@ pub(super) struct Npu {
 #[derive(Subcommand)]
 enum Command {
     Build(build::Build),
+    Inspect(inspect::Inspect),
 }
 
 impl Npu {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         match self.command {
             Command::Build(command) => command.run(),
+            Command::Inspect(command) => command.run(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::InstructionsError;
-use crate::design::DesignError;
+use crate::{design::DesignError, xclbin::XclbinError};
 
 /// Why nothing was built.
 #[derive(Debug)]
@@ -44,6 +44,17 @@ pub enum BuildError {
     },
     /// The instruction sequence is not one for this design.
     Instructions(InstructionsError),
+    /// The container is not whole.
+    Xclbin(XclbinError),
+    /// The container is not for this design.
+    Mismatch {
+        /// What of it.
+        what: &'static str,
+        /// What it is.
+        got: String,
+        /// What it should be.
+        expected: String,
+    },
     /// A file or folder.
     File {
         /// Which.
@@ -71,6 +82,12 @@ impl From<InstructionsError> for BuildError {
     }
 }
 
+impl From<XclbinError> for BuildError {
+    fn from(error: XclbinError) -> Self {
+        Self::Xclbin(error)
+    }
+}
+
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -81,6 +98,8 @@ impl fmt::Display for BuildError {
             }
             Self::NoProduct { tool, product } => write!(f, "{tool}: ended well, but made no {product}"),
             Self::Instructions(error) => write!(f, "instructions: {error}"),
+            Self::Xclbin(error) => write!(f, "xclbin: {error}"),
+            Self::Mismatch { what, got, expected } => write!(f, "xclbin: {what}: got {got}, expected {expected}"),
             Self::File { path, error } => write!(f, "{}: {error}", path.display()),
         }
     }

@@ -19,7 +19,7 @@ use std::{
     process::Command,
 };
 
-use crate::design::Design;
+use crate::{design::Design, xclbin::Xclbin};
 
 /// The kernel's sources, which an installed library has with it: path below `kernels/`, and text.
 const SOURCES: [(&str, &str); 4] = [
@@ -79,6 +79,9 @@ const OBJECT: &str = "attention_tile.o";
 const XCLBIN: &str = "attn.xclbin";
 const INSTRUCTIONS: &str = "insts.bin";
 const LOG: &str = "build.log";
+
+/// What the driver runs.
+const KERNEL: &str = "MLIR_AIE";
 
 /// Lines of a tool's log that are shown.
 const LOG_LINES: usize = 20;
@@ -168,11 +171,25 @@ impl Build {
         Err(BuildError::Tool { tool: name_of(program), status: output.status.to_string(), log: path, tail })
     }
 
-    /// The instructions are whole and for this device.
+    /// Both products are whole, and for this design.
     fn check(&self, work: &Path) -> Result<(), BuildError> {
-        let path = work.join(INSTRUCTIONS);
-        let bytes = fs::read(&path).map_err(BuildError::file(&path))?;
-        Ok(Instructions::parse(&bytes)?.check(&self.design)?)
+        let read = |name| {
+            let path = work.join(name);
+            fs::read(&path).map_err(BuildError::file(&path))
+        };
+        Instructions::parse(&read(INSTRUCTIONS)?)?.check(&self.design)?;
+        let xclbin = Xclbin::parse(&read(XCLBIN)?)?;
+        if !xclbin.kernels.iter().any(|kernel| kernel.name == KERNEL) {
+            let names: Vec<_> = xclbin.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
+            let got = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(BuildError::Mismatch { what: "kernel", got, expected: KERNEL.to_owned() });
+        }
+        let columns = xclbin.partition.map_or(0, |partition| usize::from(partition.column_width));
+        if columns != self.design.columns {
+            let (got, expected) = (columns.to_string(), self.design.columns.to_string());
+            return Err(BuildError::Mismatch { what: "columns of the partition", got, expected });
+        }
+        Ok(())
     }
 
     /// Moves the products to their places, the manifest last: with it they are valid.

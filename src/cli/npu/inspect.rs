@@ -1,0 +1,135 @@
+use std::{
+    error::Error,
+    fmt, fs,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use attn_npu::{
+    build::Manifest,
+    xclbin::{Kernel, Partition, Xclbin},
+};
+use clap::Args;
+
+/// Print what an xclbin holds: UUID, platform, sections, kernels and their arguments, columns, and the sizes of its PDIs.
+///
+/// If a manifest of `attn npu build` is beside it, FILE.json, the file is compared with what that says was built.
+///
+/// Exit status: 0 if the file was read, 1 if it is not the one of the manifest, 2 for a usage error or a file that is not a whole
+/// xclbin.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  attn npu inspect attn.xclbin
+  attn npu inspect attn.xclbin --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"partition\"][\"column_width\"])'
+
+JSON: length (bytes), uuid, time (seconds since 1970), version (of the XRT that wrote it), mode, platform, sections [{kind, name,
+offset, size}], kernels [{name, type, dpu_kernel_id, instances, arguments [{id, name, type, address_qualifier, offset, size}]}],
+partition {column_width, start_columns, pdis [{uuid, size, cdo_groups [{name, kind, pdi_id, dpu_kernel_ids}]}]}, or null.")]
+pub(super) struct Inspect {
+    /// The file.
+    #[arg(value_name = "FILE.xclbin")]
+    file: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let file = self.file.display();
+        let bytes = fs::read(&self.file).map_err(|error| format!("{file}: cannot read it: {error}"))?;
+        let xclbin = Xclbin::parse(&bytes).map_err(|error| format!("{file}: {error}"))?;
+        let mut out = io::stdout().lock();
+        if self.json {
+            serde_json::to_writer_pretty(&mut out, &xclbin).map_err(io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "{file}: {} bytes", xclbin.length)?;
+            write(&mut out, &xclbin)?;
+        }
+        // `attn npu build` leaves one beside it.
+        let path = self.file.with_extension("json");
+        let Ok(text) = fs::read(&path) else { return Ok(ExitCode::SUCCESS) };
+        let manifest =
+            Manifest::from_json(&text).map_err(|error| format!("{}: no manifest: {error}", path.display()))?;
+        let is_built = manifest.products.get("xclbin").is_some_and(|product| product.is(&bytes));
+        if !self.json {
+            let name = path.file_name().unwrap_or_default().display();
+            if is_built {
+                writeln!(out, "\nmanifest  {name}: as built for {}", manifest.partition)?;
+            } else {
+                writeln!(out, "\nmanifest  {name}: of another file than this one")?;
+            }
+        }
+        Ok(if is_built { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn write(out: &mut impl Write, xclbin: &Xclbin) -> io::Result<()> {
+    writeln!(out, "uuid      {}", xclbin.uuid)?;
+    writeln!(out, "platform  {}", Text(&xclbin.platform))?;
+    writeln!(out, "mode      {}", xclbin.mode)?;
+    writeln!(out, "made      by XRT {}, {} s after 1970", xclbin.version, xclbin.time)?;
+    writeln!(out, "\n{:24}{:>10}{:>10}  name", "section", "offset", "bytes")?;
+    for section in &xclbin.sections {
+        let (kind, name) = (section.kind, Text(&section.name));
+        writeln!(out, "{kind:24}{:>10}{:>10}  {name}", section.offset, section.size)?;
+    }
+    xclbin.kernels.iter().try_for_each(|kernel| write_kernel(out, kernel))?;
+    match &xclbin.partition {
+        Some(partition) => write_partition(out, partition),
+        None => writeln!(out, "\nno partition: not for an NPU"),
+    }
+}
+
+fn write_kernel(out: &mut impl Write, kernel: &Kernel) -> io::Result<()> {
+    write!(out, "\nkernel {}: {}", Text(&kernel.name), Text(&kernel.kind))?;
+    if let Some(id) = kernel.dpu_kernel_id {
+        write!(out, " {id:#x}")?;
+    }
+    writeln!(out, ", {}", list(kernel.instances.iter().map(|name| format!("instance {}", Text(name)))))?;
+    for argument in &kernel.arguments {
+        let id = argument.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        writeln!(
+            out,
+            "  {id:>2}  {}: {}, {}, {} bytes at {:#04x}",
+            Text(&argument.name),
+            Text(&argument.kind),
+            argument.address_qualifier,
+            argument.size,
+            argument.offset,
+        )?;
+    }
+    Ok(())
+}
+
+fn write_partition(out: &mut impl Write, partition: &Partition) -> io::Result<()> {
+    let Partition { column_width, start_columns, pdis } = partition;
+    let starts = list(start_columns.iter().map(u16::to_string));
+    writeln!(out, "\npartition: {column_width} wide, start columns {starts}")?;
+    for pdi in pdis {
+        writeln!(out, "  PDI {}: {} bytes", pdi.uuid, pdi.size)?;
+        for group in &pdi.cdo_groups {
+            let kernels = list(group.dpu_kernel_ids.iter().map(|id| format!("{id:#x}")));
+            let (name, kind, pdi_id) = (Text(&group.name), group.kind, group.pdi_id);
+            writeln!(out, "    CDO group {name}: {kind}, PDI {pdi_id:#x}, kernels {kernels}")?;
+        }
+    }
+    Ok(())
+}
+
+fn list(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<_> = words.collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+/// Text of the file: nothing in it reaches the terminal as a command.
+struct Text<'a>(&'a str);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { f.write_str("-") } else { self.0.escape_debug().fmt(f) }
+    }
+}
