@@ -16,7 +16,7 @@ pub(super) struct Npu {
 
 #[derive(Subcommand)]
 enum Command {
-    Build(build::Build),
+    Build(Box<build::Build>),
     Inspect(inspect::Inspect),
 }
 
