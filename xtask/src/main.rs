@@ -9,6 +9,7 @@ mod libtorch;
 mod run;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod step;
+mod xclbinutil;
 
 use std::process::ExitCode;
 
@@ -25,9 +26,10 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   instructions     a tile and a head take as many instructions as on record, counted by valgrind or step by step
   numpy            fixtures, float truth, arithmetic and archives against real numpy
   kernels          the NPU's kernels: without warnings, freestanding, and the suite's inputs under sanitizers
+  xclbinutil       `attn npu inspect` against XRT's own tool, which it installs below target/
   freestanding     attn-fixed linked and run without any library
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
-  fuzz             whatever bytes say, all instruction sets agree with the specification, and nothing panics
+  fuzz             whatever bytes say, all instruction sets agree with the specification, files are read or refused
   lint             format, clippy and documentation without warnings
   libtorch         install libtorch below target/, or check the one that the environment names
   generate         write the generated files
@@ -35,7 +37,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 11] = [
+const CHECKS: [(&str, Check); 12] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("sanitizer", checks::sanitizer),
@@ -44,6 +46,7 @@ const CHECKS: [(&str, Check); 11] = [
     ("instructions", instructions::check),
     ("numpy", checks::numpy),
     ("kernels", kernels::check),
+    ("xclbinutil", xclbinutil::check),
     ("freestanding", checks::freestanding),
     ("torch", libtorch::check),
     ("fuzz", checks::fuzz),
