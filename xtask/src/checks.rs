@@ -106,7 +106,7 @@ pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
     run.run(command)
 }
 
-/// Some thousand runs of the fuzz target, guided by coverage, under `AddressSanitizer`: the same ones every time. What it finds
+/// Some thousand runs of each fuzz target, guided by coverage, under `AddressSanitizer`: the same ones every time. What it finds
 /// and what it keeps is below `target/fuzz`; started by hand, it goes on for as long as one likes.
 pub(crate) fn fuzz(run: &mut Run) -> Result<(), String> {
     const FLAGS: [&str; 6] = [
@@ -129,20 +129,16 @@ pub(crate) fn fuzz(run: &mut Run) -> Result<(), String> {
     let mut command = run.command("rustup", &[&nightly[..], &build].concat());
     command.env("RUSTFLAGS", FLAGS.join(" "));
     run.run(command)?;
-    let program = target.join(SANITIZED).join("release/attn-fuzz").display().to_string();
     let artifacts = format!("-artifact_prefix={target_dir}/");
-    run.run(run.command(
-        &program,
-        &[
-            "-runs=20000",
-            "-seed=1",
-            "-len_control=0",
-            "-max_len=512",
-            "-verbosity=0",
-            "-print_final_stats=1",
-            &artifacts,
-        ],
-    ))
+    // Cases, and bytes of one.
+    for (program, runs, length) in
+        [("attn-fuzz", "-runs=20000", "-max_len=512"), ("xclbin", "-runs=200000", "-max_len=2048")]
+    {
+        let program = target.join(SANITIZED).join("release").join(program).display().to_string();
+        let flags = ["-seed=1", "-len_control=0", "-verbosity=0", "-print_final_stats=1", &artifacts];
+        run.run(run.command(&program, &[&[runs, length][..], &flags].concat()))?;
+    }
+    Ok(())
 }
 
 /// The library without the command's dependencies, and the crates that are used alone; nobody builds libtorch's parts who
@@ -154,8 +150,8 @@ pub(crate) fn features(run: &mut Run) -> Result<(), String> {
     run.cargo(&["check", "--package", "attn-fixed"])?;
     run.cargo(&["check", "--package", "attn-cpu", "--no-default-features"])?;
     run.cargo(&["check", "--package", "attn-npu"])?;
+    run.cargo(&["check", "--package", "attn-npu", "--features", "serde"])?;
     run.cargo(&["check", "--package", "attn-npu", "--features", "build"])?;
-    run.cargo(&["check", "--package", "attn-npu"])?;
     let tree = run.command(&Run::cargo_program(), &["tree", "--package", "attn", "--prefix", "none"]).output();
     let tree = tree.map_err(|error| format!("`cargo tree`: {error}"))?;
     let has_torch = |line: &str| line.split(' ').next().is_some_and(|package| package.contains("torch"));
