@@ -53,3 +53,12 @@ fn what_is_no_xclbin_is_refused_in_one_line() {
     assert_usage_error(&["npu", "inspect"], &["<FILE.xclbin>"]);
     assert_usage_error(&["npu", "frobnicate"], &["frobnicate"]);
 }
+
+#[test]
+fn help_has_examples() {
+    let output = attn(&["npu", "inspect", "--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    for part in ["Examples:", "attn npu inspect", "Exit status", "JSON: length"] {
+        assert!(stdout(&output).contains(part), "{part}: {}", stdout(&output));
+    }
+}

@@ -152,7 +152,7 @@ fn what_is_described_again_and_again() {
 #[test]
 fn kernels() {
     let xml =
-        br#"<?xml version="1.0"?><!DOCTYPE project><!-- <kernel name="no"> --><project><![CDATA[<kernel name="no">]]>
+        br#"<?xml version="1.0"?><!DOCTYPE project><!-- > <kernel name="no"> --><project><![CDATA[ > <kernel name="no">]]>
         <arg name='of nobody'/>
         <kernel language="c" name = 'a&amp;b&#x3e;&#62;' type="dpu"><extended-data dpu_kernel_id="0X1f"/>
             <arg name="x>y" id="" type='char "*"' addressQualifier="9" offset="010" size="18446744073709551615"/>
