@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead, BufReader},
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Command, Output, Stdio},
     thread,
@@ -170,6 +170,41 @@ fn other_designs() {
     assert!(stderr(&output).contains("xclbin: columns of the partition: got 1, expected 4"), "{}", stderr(&output));
     let dry = build("clang-fails", &["--config", "tile-core", "--dry-run", "--out", out]);
     assert!(dry.status.success() && stdout(&dry).contains("3. compile the design: "), "{}", stderr(&dry));
+}
+
+#[test]
+fn tools_of_a_python_environment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let packages = folder.path().join("lib/python3.13/site-packages");
+    for (file, stand_in) in [("llvm-aie/bin/clang++", "peano/bin/clang++"), ("mlir_aie/bin/aiecc", "bin/aiecc")] {
+        let file = packages.join(file);
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        let stand_in = fixture(&format!("tests/npu/stand-in/{stand_in}"));
+        fs::write(&file, format!("#!/bin/sh\nexec '{stand_in}' \"$@\"\n")).expect("written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("executable");
+    }
+    let environment = |arguments: &[&str]| {
+        let mut command = command("", arguments);
+        command.env_remove("PEANO_INSTALL_DIR").env("PATH", "/usr/bin:/bin").env("VIRTUAL_ENV", folder.path());
+        command.output().expect("the attn command starts")
+    };
+    let out = folder.path().join("out");
+    let arguments = ["--config", "tile-core", "--out", out.to_str().expect("UTF-8")];
+    fs::rename(packages.join("mlir_aie"), packages.join("elsewhere")).expect("renamed");
+    let without = environment(&arguments);
+    let text = "expanded_assets/latest-wheels-3 (written for version 1e400306)";
+    assert!(stderr(&without).starts_with("attn: aiecc: not found in PATH, ") && stderr(&without).contains(text));
+    fs::rename(packages.join("elsewhere"), packages.join("mlir_aie")).expect("renamed");
+    let headless = environment(&arguments);
+    assert_eq!(headless.status.code(), Some(2));
+    assert!(stderr(&headless).contains("aie_api/aie.hpp: not found in "), "{}", stderr(&headless));
+    let headers = packages.join("mlir_aie/include/aie_api");
+    fs::create_dir_all(&headers).expect("made");
+    fs::write(headers.join("aie.hpp"), "").expect("written");
+    let built = environment(&arguments);
+    assert!(built.status.success(), "{}", stderr(&built));
+    assert!(stderr(&built).contains("site-packages/llvm-aie/bin/clang++ -O2"), "{}", stderr(&built));
+    assert!(stderr(&built).contains("site-packages/mlir_aie/include"), "{}", stderr(&built));
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub enum BuildError {
         looked: String,
         /// Where it is had.
         install: &'static str,
+        /// The version that is pinned, if one is.
+        version: Option<&'static str>,
     },
     /// A tool failed.
     Tool {
@@ -92,7 +94,10 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Design(error) => write!(f, "design: {error}"),
-            Self::Missing { tool, looked, install } => write!(f, "{tool}: not found in {looked}; {install}"),
+            Self::Missing { tool, looked, install, version } => {
+                write!(f, "{tool}: not found in {looked}; {install}")?;
+                version.map_or(Ok(()), |version| write!(f, " (written for version {version})"))
+            }
             Self::Tool { tool, status, log, tail } => {
                 write!(f, "{tool}: {status}; all of it: {}\n{tail}", log.display())
             }

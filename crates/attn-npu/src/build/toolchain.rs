@@ -58,12 +58,18 @@ impl Toolchain {
             Some(folder) if Path::new(&folder).join("bin/clang++").is_file() => PathBuf::from(folder),
             Some(folder) => {
                 let looked = format!("PEANO_INSTALL_DIR={}", folder.display());
-                return Err(BuildError::Missing { tool: "Peano's bin/clang++", looked, install: PEANO });
+                return Err(BuildError::Missing {
+                    tool: "Peano's bin/clang++",
+                    looked,
+                    install: PEANO,
+                    version: pin("llvm-aie"),
+                });
             }
             None => in_packages("llvm-aie", "bin/clang++").ok_or_else(|| BuildError::Missing {
                 tool: "Peano's bin/clang++",
                 looked: format!("PEANO_INSTALL_DIR (not set), {}", where_packages("llvm-aie")),
                 install: PEANO,
+                version: pin("llvm-aie"),
             })?,
         };
         let path = env::var_os("PATH").unwrap_or_default();
@@ -73,6 +79,7 @@ impl Toolchain {
             tool: "aiecc",
             looked: format!("PATH, {}", where_packages("mlir_aie")),
             install: MLIR_AIE,
+            version: pin("mlir-aie"),
         })?;
         // As installed: bin/aiecc, include/aie_api.
         let beside = aiecc.canonicalize().unwrap_or_else(|_| aiecc.clone());
@@ -84,6 +91,7 @@ impl Toolchain {
                 tool: "aie_api/aie.hpp",
                 looked: beside.map_or_else(|| "no folder".to_owned(), |folder| folder.display().to_string()),
                 install: MLIR_AIE,
+                version: pin("mlir-aie"),
             })?;
         let peano_version = version(&peano.join("bin/clang++"), "--version")?;
         let aiecc_version = version(&aiecc, "--aie-version")?;
@@ -119,6 +127,11 @@ impl Toolchain {
             })
             .collect()
     }
+}
+
+/// The version of a tool that is pinned.
+fn pin(tool: &str) -> Option<&'static str> {
+    pinned().find(|pinned| pinned.tool == tool).map(|pinned| pinned.version)
 }
 
 /// `tool = version` in each line that is no comment.
