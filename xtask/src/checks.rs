@@ -106,8 +106,8 @@ pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
     run.run(command)
 }
 
-/// Some thousand runs of each fuzz target, guided by coverage, under `AddressSanitizer`: the same ones every time. What it finds
-/// and what it keeps is below `target/fuzz`; started by hand, it goes on for as long as one likes.
+/// Some thousand runs of each fuzz target, guided by coverage, under `AddressSanitizer`: the same ones every time. What they
+/// find and keep is below `target/fuzz`; started by hand, they go on for as long as one likes.
 pub(crate) fn fuzz(run: &mut Run) -> Result<(), String> {
     const FLAGS: [&str; 6] = [
         "-Cpasses=sancov-module",

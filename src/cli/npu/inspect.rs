@@ -22,10 +22,11 @@ use clap::Args;
 #[command(after_help = "\
 Examples:
   attn npu inspect attn.xclbin
-  attn npu inspect attn.xclbin --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"partition\"][\"column_width\"])'
+  attn npu inspect attn.xclbin --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[\"uuid\"])'
 
-JSON: length (bytes), uuid, time (seconds since 1970), version (of the XRT that wrote it), mode, platform, sections [{kind, name,
-offset, size}], kernels [{name, type, dpu_kernel_id, instances, arguments [{id, name, type, address_qualifier, offset, size}]}],
+JSON: length (bytes), uuid, time (seconds since 1970), version (of the XRT that wrote it), mode, platform,
+sections [{kind, name, offset, size}], kernels [{name, type, dpu_kernel_id, instances,
+arguments [{id, name, type, address_qualifier, offset, size}]}],
 partition {column_width, start_columns, pdis [{uuid, size, cdo_groups [{name, kind, pdi_id, dpu_kernel_ids}]}]}, or null.")]
 pub(super) struct Inspect {
     /// The file.

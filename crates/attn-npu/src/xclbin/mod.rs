@@ -1,8 +1,8 @@
 //! What an xclbin holds: the container in which the NPU's driver is given a design.
 //!
-//! It is a header, a table of sections, and their data, all little-endian: the `axlf` of XRT's `xrt/detail/xclbin.h`. Two of the
-//! sections are read: the kernels with their arguments, XML ([`Kernel`]), and the partition of the array with what configures it
-//! ([`Partition`]). As XRT does it, the first section of a kind counts.
+//! It is a header, a table of sections, and their data, all little-endian: the `axlf` of XRT's `xrt/detail/xclbin.h`. Two of
+//! the sections are read: the kernels with their arguments, XML ([`Kernel`]), and the partition of the array with what
+//! configures it ([`Partition`]). As XRT does it, the first section of a kind counts.
 //!
 //! Nothing in a file is trusted: every offset and size is checked, and neither time nor memory are more than in proportion to
 //! the file.

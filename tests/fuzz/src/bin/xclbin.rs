@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 
 const STAND_IN: &[u8] = include_bytes!("../../../../crates/attn-npu/tests/xclbin/stand_in.xclbin");
 
-/// Where a file has its length, and what its table says of the sections `AIE_PARTITION` and `EMBEDDED_METADATA`: offset and size.
+/// Where a file has its length, and where its table has offset and size of `AIE_PARTITION` and `EMBEDDED_METADATA`.
 const LENGTH: usize = 304;
 const PARTITION: usize = 456 + 40 + 24;
 const KERNELS: usize = 456 + 80 + 24;
