@@ -50,6 +50,8 @@ fn what_is_no_xclbin_is_refused_in_one_line() {
     }
     assert_usage_error(&["npu", "inspect", &path("missing")], &["missing: cannot read it: No such file"]);
     assert_usage_error(&["npu", "inspect", &path("")], &["cannot read it: Is a directory"]);
+    #[cfg(target_os = "linux")]
+    assert_usage_error(&["npu", "inspect", "/dev/zero"], &["got more than 268435456 bytes, expected an xclbin"]);
     assert_usage_error(&["npu", "inspect"], &["<FILE.xclbin>"]);
     assert_usage_error(&["npu", "frobnicate"], &["frobnicate"]);
 }

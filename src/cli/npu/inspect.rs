@@ -1,7 +1,7 @@
 use std::{
     error::Error,
     fmt, fs,
-    io::{self, Write},
+    io::{self, Read, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -11,6 +11,9 @@ use attn_npu::{
     xclbin::{Kernel, Partition, Xclbin},
 };
 use clap::Args;
+
+/// Far more than a design of the whole array takes: what has no end is no xclbin.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// Print what an xclbin holds: UUID, platform, sections, kernels and their arguments, columns, and the sizes of its PDIs.
 ///
@@ -40,7 +43,12 @@ pub(super) struct Inspect {
 impl Inspect {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let file = self.file.display();
-        let bytes = fs::read(&self.file).map_err(|error| format!("{file}: cannot read it: {error}"))?;
+        let mut bytes = Vec::new();
+        let read = fs::File::open(&self.file).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+        read.map_err(|error| format!("{file}: cannot read it: {error}"))?;
+        if bytes.len() as u64 > MOST_BYTES {
+            return Err(format!("{file}: got more than {MOST_BYTES} bytes, expected an xclbin").into());
+        }
         let xclbin = Xclbin::parse(&bytes).map_err(|error| format!("{file}: {error}"))?;
         let mut out = io::stdout().lock();
         if self.json {
