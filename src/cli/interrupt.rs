@@ -2,11 +2,17 @@
 
 use std::{
     process,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 /// Exit status after a signal.
-const INTERRUPTED: i32 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
+
+/// A signal has asked to end.
+static ASKED: AtomicBool = AtomicBool::new(false);
 
 /// Held while a signal has to wait.
 static BUSY: Mutex<()> = Mutex::new(());
@@ -14,9 +20,15 @@ static BUSY: Mutex<()> = Mutex::new(());
 /// From now on a signal ends the process as soon as nothing is [finished](finish) first.
 pub(super) fn handle() -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(|| {
+        ASKED.store(true, Relaxed);
         let _idle = BUSY.lock();
-        process::exit(INTERRUPTED);
+        process::exit(INTERRUPTED.into());
     })
+}
+
+/// Whether a signal has asked to end, for what takes long to finish.
+pub(super) fn is_asked() -> bool {
+    ASKED.load(Relaxed)
 }
 
 /// Does something that leaves a part of a file behind if it is ended within.

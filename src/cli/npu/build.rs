@@ -1,12 +1,13 @@
 use std::{
     error::Error,
     io::{self, Write},
+    ops::ControlFlow,
     path::PathBuf,
     process::ExitCode,
 };
 
 use attn_npu::{
-    build::{self, Outcome, Step, Toolchain},
+    build::{self, BuildError, Outcome, Step, Toolchain},
     design::{Design, Device, Form, STANDARD},
 };
 use clap::{Args, ValueEnum};
@@ -15,11 +16,12 @@ use crate::cli::interrupt;
 
 /// Build what an NPU loads: an xclbin, its instructions, and a manifest of what they were made of.
 ///
-/// It needs Peano (`PEANO_INSTALL_DIR`, or the package llvm-aie of a Python environment) and mlir-aie (`aiecc` in PATH, or the
-/// package `mlir_aie`); docs/npu.md says how they are had. Nothing is built again that is unchanged, and nothing is left half-written.
+/// It needs Peano (`PEANO_INSTALL_DIR`, or the package llvm-aie of a Python environment), mlir-aie (`aiecc` in PATH, or the
+/// package `mlir_aie`) and XRT's `xclbinutil`; docs/npu.md says how they are had. Nothing is built again that is unchanged, and
+/// nothing is left half-written.
 ///
-/// Exit status: 0 if the products are there; 1 if a tool failed; 2 for a usage error, a design that the hardware cannot do, or a
-/// missing tool.
+/// Exit status: 0 if the products are there; 1 if a tool failed; 2 for a usage error, a design that the hardware cannot do, a
+/// missing tool, or a product that is not for the design; 130 after Ctrl-C.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -105,12 +107,13 @@ impl Build {
             depth: self.depth.unwrap_or(2),
             form,
         };
-        let Design { columns, rows, dim, .. } = design;
+        let Design { columns, rows, dim, depth, .. } = design;
         let form = match form {
             Form::Tiles { per_core } => format!("tiles{per_core}"),
             Form::Sequence { heads, queries, keys } => format!("sequence-{heads}x{queries}x{keys}"),
         };
-        (format!("{}-{columns}x{rows}-d{dim}-{form}", device.name()), design)
+        let depth = if depth == 2 { String::new() } else { format!("-depth{depth}") };
+        (format!("{}-{columns}x{rows}-d{dim}-{form}{depth}", device.name()), design)
     }
 
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
@@ -129,18 +132,26 @@ impl Build {
         for (pinned, got) in tools.unpinned() {
             eprintln!("attn: {}: got {got}, written for {}; it is tried", pinned.tool, pinned.version);
         }
+        for (version, why) in tools.doubtful() {
+            eprintln!("attn: {}: got {}: {why}; it is tried", version.tool, version.version);
+        }
         let mut number = 0;
         let mut progress = |step: &Step| {
+            if interrupt::is_asked() {
+                return ControlFlow::Break(());
+            }
             number += 1;
             eprintln!("attn: {number}/4 {step}");
+            ControlFlow::Continue(())
         };
         // Ctrl-C ends the tool, too; what there is of a build goes away before this process does.
         interrupt::handle()?;
         match interrupt::finish(|| build.run(&tools, &mut progress)) {
             Ok(Outcome::Built) => {}
             Ok(Outcome::UpToDate) => eprintln!("attn: up to date"),
+            Err(BuildError::Interrupted) => return Ok(ExitCode::from(interrupt::INTERRUPTED)),
             // What a tool said has several lines.
-            Err(error @ build::BuildError::Tool { .. }) => {
+            Err(error @ BuildError::Tool { .. }) => {
                 eprintln!("attn: {error}");
                 return Ok(ExitCode::FAILURE);
             }

@@ -11,15 +11,17 @@ use attn_npu::{
     xclbin::{Kernel, Partition, Xclbin},
 };
 use clap::Args;
+use serde::Serialize;
 
 /// Far more than a design of the whole array takes: what has no end is no xclbin.
 const MOST_BYTES: u64 = 256 << 20;
 
 /// Print what an xclbin holds: UUID, platform, sections, kernels and their arguments, columns, and the sizes of its PDIs.
 ///
-/// If a manifest of `attn npu build` is beside it, FILE.json, the file is compared with what that says was built.
+/// If a manifest of `attn npu build` is beside it, FILE.json, the file and its instructions, FILE.insts.bin, are compared with
+/// what that says was built.
 ///
-/// Exit status: 0 if the file was read, 1 if it is not the one of the manifest, 2 for a usage error or a file that is not a whole
+/// Exit status: 0 if the file was read, 1 if it is not as the manifest says, 2 for a usage error or a file that is not a whole
 /// xclbin.
 #[derive(Args)]
 #[command(after_help = "\
@@ -30,7 +32,8 @@ Examples:
 JSON: length (bytes), uuid, time (seconds since 1970), version (of the XRT that wrote it), mode, platform,
 sections [{kind, name, offset, size}], kernels [{name, type, dpu_kernel_id, instances,
 arguments [{id, name, type, address_qualifier, offset, size}]}],
-partition {column_width, start_columns, pdis [{uuid, size, cdo_groups [{name, kind, pdi_id, dpu_kernel_ids}]}]}, or null.")]
+partition {column_width, start_columns, pdis [{uuid, size, cdo_groups [{name, kind, pdi_id, dpu_kernel_ids}]}]} or null,
+manifest {file, partition, differences} or null.")]
 pub(super) struct Inspect {
     /// The file.
     #[arg(value_name = "FILE.xclbin")]
@@ -50,30 +53,58 @@ impl Inspect {
             return Err(format!("{file}: got more than {MOST_BYTES} bytes, expected an xclbin").into());
         }
         let xclbin = Xclbin::parse(&bytes).map_err(|error| format!("{file}: {error}"))?;
+        let manifest = self.compare(&bytes)?;
         let mut out = io::stdout().lock();
         if self.json {
-            serde_json::to_writer_pretty(&mut out, &xclbin).map_err(io::Error::from)?;
+            serde_json::to_writer_pretty(&mut out, &Report { xclbin, manifest: manifest.as_ref() })
+                .map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
             writeln!(out, "{file}: {} bytes", xclbin.length)?;
             write(&mut out, &xclbin)?;
-        }
-        // `attn npu build` leaves one beside it.
-        let path = self.file.with_extension("json");
-        let Ok(text) = fs::read(&path) else { return Ok(ExitCode::SUCCESS) };
-        let manifest =
-            Manifest::from_json(&text).map_err(|error| format!("{}: no manifest: {error}", path.display()))?;
-        let is_built = manifest.products.get("xclbin").is_some_and(|product| product.is(&bytes));
-        if !self.json {
-            let name = path.file_name().unwrap_or_default().display();
-            if is_built {
-                writeln!(out, "\nmanifest  {name}: as built for {}", manifest.partition)?;
-            } else {
-                writeln!(out, "\nmanifest  {name}: of another file than this one")?;
+            if let Some(Comparison { file, partition, differences }) = &manifest {
+                let is = if differences.is_empty() { "as" } else { "not as" };
+                writeln!(out, "\nmanifest  {}: {is} built for {}", Text(file), Text(partition))?;
+                differences.iter().try_for_each(|difference| writeln!(out, "  {}", Text(difference)))?;
             }
         }
+        let is_built = manifest.is_none_or(|manifest| manifest.differences.is_empty());
         Ok(if is_built { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+
+    /// The file and the instructions beside it against the manifest beside it, if there is one: `attn npu build` leaves one.
+    fn compare(&self, xclbin: &[u8]) -> Result<Option<Comparison>, Box<dyn Error>> {
+        let path = self.file.with_extension("json");
+        let wrong = |error: &dyn fmt::Display| format!("{}: no manifest: {error}", path.display());
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(wrong(&error).into()),
+        };
+        let manifest = Manifest::from_json(&text).map_err(|error| wrong(&error))?;
+        let instructions = fs::read(self.file.with_extension("insts.bin")).ok();
+        Ok(Some(Comparison {
+            file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            differences: manifest.differences(xclbin, instructions.as_deref())?,
+            partition: manifest.partition,
+        }))
+    }
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    xclbin: Xclbin,
+    manifest: Option<&'a Comparison>,
+}
+
+/// The manifest beside the file, and what is not as it says.
+#[derive(Serialize)]
+struct Comparison {
+    file: String,
+    partition: String,
+    differences: Vec<String>,
 }
 
 fn write(out: &mut impl Write, xclbin: &Xclbin) -> io::Result<()> {

@@ -26,24 +26,19 @@ pub enum BuildError {
         /// The version that is pinned, if one is.
         version: Option<&'static str>,
     },
-    /// A tool failed.
+    /// A tool failed, or ended well without having made what it should.
     Tool {
         /// Which.
         tool: String,
-        /// How it ended.
-        status: String,
+        /// How it ended, or what is not there.
+        failure: String,
         /// Everything that it said.
         log: PathBuf,
         /// The end of it.
         tail: String,
     },
-    /// A tool ended well, without having made what it should.
-    NoProduct {
-        /// Which.
-        tool: String,
-        /// What is not there, or empty.
-        product: String,
-    },
+    /// A signal asked to end.
+    Interrupted,
     /// The instruction sequence is not one for this design.
     Instructions(InstructionsError),
     /// The container is not whole.
@@ -98,10 +93,13 @@ impl fmt::Display for BuildError {
                 write!(f, "{tool}: not found in {looked}; {install}")?;
                 version.map_or(Ok(()), |version| write!(f, " (written for version {version})"))
             }
-            Self::Tool { tool, status, log, tail } => {
-                write!(f, "{tool}: {status}; all of it: {}\n{tail}", log.display())
+            Self::Tool { tool, failure, log, tail } if tail.is_empty() => {
+                write!(f, "{tool}: {failure}; it said nothing: {}", log.display())
             }
-            Self::NoProduct { tool, product } => write!(f, "{tool}: ended well, but made no {product}"),
+            Self::Tool { tool, failure, log, tail } => {
+                write!(f, "{tool}: {failure}; all of it: {}\n{tail}", log.display())
+            }
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Instructions(error) => write!(f, "instructions: {error}"),
             Self::Xclbin(error) => write!(f, "xclbin: {error}"),
             Self::Mismatch { what, got, expected } => write!(f, "xclbin: {what}: got {got}, expected {expected}"),

@@ -1,12 +1,16 @@
 //! What products were made of.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fmt, fs};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Build, SOURCES, Toolchain};
-use crate::{design::Form, layout::ABI};
+use super::{Build, Instructions, SOURCES, Toolchain};
+use crate::{
+    design::Form,
+    layout::ABI,
+    xclbin::{Xclbin, XclbinError},
+};
 
 /// What lies beside the products, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,17 +61,20 @@ impl Manifest {
             design: numbers.into_iter().map(|(name, number)| (name.to_owned(), number)).collect(),
             abi: ABI,
             arithmetic: attn_fixed::ARITHMETIC,
-            tools: [("llvm-aie", &tools.peano_version), ("mlir-aie", &tools.aiecc_version)]
-                .map(|(tool, version)| (tool.to_owned(), version.clone()))
-                .into(),
+            tools: [
+                ("llvm-aie", &tools.peano_version),
+                ("mlir-aie", &tools.aiecc_version),
+                ("xclbinutil", &tools.xclbinutil_version),
+            ]
+            .map(|(tool, version)| (tool.to_owned(), version.clone()))
+            .into(),
             sources: sources.map(|(path, text)| (path.to_owned(), sha256(text.as_bytes()))).collect(),
             products: BTreeMap::new(),
         }
     }
 
     pub(super) fn add_product(&mut self, suffix: &str, content: &[u8]) {
-        let product = Product { sha256: sha256(content), bytes: content.len() as u64 };
-        self.products.insert(suffix.to_owned(), product);
+        self.products.insert(suffix.to_owned(), Product::of(content));
     }
 
     /// Whether the manifest beside the products is this one, and they are what it says.
@@ -77,9 +84,36 @@ impl Manifest {
         let same = Self { products: found.products.clone(), ..self.clone() } == found;
         let is_there = |suffix: &str| {
             let content = fs::read(build.product(suffix)).ok();
-            content.is_some_and(|content| found.products.get(suffix).is_some_and(|product| product.is(&content)))
+            content.is_some_and(|content| found.products.get(suffix) == Some(&Product::of(&content)))
         };
         same && is_there("xclbin") && is_there("insts.bin")
+    }
+
+    /// What of an xclbin and of the instructions beside it is not as it says, with got and expected: none if they are what was
+    /// built.
+    ///
+    /// # Errors
+    /// A file that is no xclbin.
+    pub fn differences(&self, xclbin: &[u8], instructions: Option<&[u8]>) -> Result<Vec<String>, XclbinError> {
+        let mut differences = Vec::new();
+        let mut compare = |what: &str, got: String, expected: String| {
+            if got != expected {
+                differences.push(format!("{what}: got {got}, expected {expected}"));
+            }
+        };
+        let nothing = || "none".to_owned();
+        for (suffix, content) in [("xclbin", Some(xclbin)), ("insts.bin", instructions)] {
+            let got = content.map(|content| Product::of(content).to_string());
+            let expected = self.products.get(suffix).map(Product::to_string);
+            compare(suffix, got.unwrap_or_else(nothing), expected.unwrap_or_else(nothing));
+        }
+        let columns = Xclbin::parse(xclbin)?.partition.map(|partition| partition.column_width.to_string());
+        let expected = self.design.get("columns").map(usize::to_string);
+        compare("columns", columns.unwrap_or_else(nothing), expected.unwrap_or_else(nothing));
+        if let Some(Ok(header)) = instructions.map(Instructions::parse) {
+            compare("device", header.device().unwrap_or("unknown").to_owned(), self.device.clone());
+        }
+        Ok(differences)
     }
 
     /// Reads one.
@@ -101,10 +135,14 @@ impl Manifest {
 }
 
 impl Product {
-    /// Whether this is it.
-    #[must_use]
-    pub fn is(&self, content: &[u8]) -> bool {
-        self.bytes == content.len() as u64 && self.sha256 == sha256(content)
+    fn of(content: &[u8]) -> Self {
+        Self { sha256: sha256(content), bytes: content.len() as u64 }
+    }
+}
+
+impl fmt::Display for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of SHA-256 {}", self.bytes, self.sha256)
     }
 }
 

@@ -1,7 +1,8 @@
 //! From a design to what the device loads: an xclbin, its instructions, and a manifest that says what they were made of.
 //!
-//! The steps are those of mlir-aie: the kernel is compiled with Peano, the design with `aiecc`, which links every core with the
-//! kernel. Nothing is left half-written: products are made in a folder beside their places, and moved when all of them are there.
+//! The steps are those of mlir-aie: the kernel is compiled with Peano, the design with `aiecc`, which links every core with
+//! the kernel. Nothing is left half-written: products are made in a folder beside their places, and moved when all of them are
+//! there.
 
 mod error;
 mod instructions;
@@ -14,9 +15,10 @@ pub use manifest::{Manifest, Product};
 pub use toolchain::{LOCK, Pinned, Toolchain};
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
+    ops::ControlFlow,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
 };
 
 use crate::{design::Design, xclbin::Xclbin};
@@ -65,7 +67,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Write => f.write_str("write the kernel's sources and the design"),
+            Self::Write => write!(f, "write the kernel's sources and the design, {DESIGN}, into a work folder"),
             Self::Compile(command) => write!(f, "compile the kernel: {}", command.join(" ")),
             Self::Assemble(command) => write!(f, "compile the design: {}", command.join(" ")),
             Self::Check => f.write_str("check the products"),
@@ -78,7 +80,11 @@ const DESIGN: &str = "design.mlir";
 const OBJECT: &str = "attention_tile.o";
 const XCLBIN: &str = "attn.xclbin";
 const INSTRUCTIONS: &str = "insts.bin";
+const MANIFEST: &str = "manifest.json";
 const LOG: &str = "build.log";
+
+/// What is moved to its place at the end, in this order, and the end of its name there.
+const PRODUCTS: [(&str, &str); 3] = [(XCLBIN, "xclbin"), (INSTRUCTIONS, "insts.bin"), (MANIFEST, "json")];
 
 /// What the driver runs.
 const KERNEL: &str = "MLIR_AIE";
@@ -120,30 +126,39 @@ impl Build {
         [Step::Write, Step::Compile(compile.into()), Step::Assemble(assemble.into()), Step::Check]
     }
 
-    /// Builds, unless the manifest says that there is nothing to do. `progress` is called before each step.
+    /// Builds, unless the manifest says that there is nothing to do. `progress` is called before each step, and may end it.
     ///
     /// # Errors
-    /// A limit of the hardware that the design exceeds; a tool that fails or does not make what it should; a file that cannot be
-    /// written. The products are then what they were before.
-    pub fn run(&self, tools: &Toolchain, progress: &mut dyn FnMut(&Step)) -> Result<Outcome, BuildError> {
+    /// A limit of the hardware that the design exceeds; a tool that fails or does not make what it should; a file that cannot
+    /// be written; an interruption. The products are then what they were before.
+    pub fn run(
+        &self,
+        tools: &Toolchain,
+        progress: &mut dyn FnMut(&Step) -> ControlFlow<()>,
+    ) -> Result<Outcome, BuildError> {
         let design = self.design.mlir()?;
         let manifest = Manifest::new(self, tools, &design);
         if manifest.is_up_to_date(self) {
             return Ok(Outcome::UpToDate);
         }
         fs::create_dir_all(&self.out).map_err(BuildError::file(&self.out))?;
+        // Else some of the products would be in their places when this is found out.
+        for place in PRODUCTS.map(|(_, suffix)| self.product(suffix)) {
+            if place.is_dir() {
+                return Err(BuildError::file(&place)(io::ErrorKind::IsADirectory.into()));
+            }
+        }
         // Beside the products, so that moving them is one step each. It goes away with what is in it, but for a failure's log.
         let work = tempfile::Builder::new().prefix(".attn-build-").tempdir_in(&self.out);
         let work = work.map_err(BuildError::file(&self.out))?;
         for step in self.steps(tools) {
-            progress(&step);
+            if progress(&step).is_break() {
+                return Err(BuildError::Interrupted);
+            }
             match &step {
                 Step::Write => write_sources(work.path(), &design)?,
-                Step::Compile(command) => self.tool(work.path(), command, OBJECT)?,
-                Step::Assemble(command) => {
-                    self.tool(work.path(), command, XCLBIN)?;
-                    expect_product(work.path(), command, INSTRUCTIONS)?;
-                }
+                Step::Compile(command) => self.tool(work.path(), command, &[OBJECT])?,
+                Step::Assemble(command) => self.tool(work.path(), command, &[XCLBIN, INSTRUCTIONS])?,
                 Step::Check => self.check(work.path())?,
             }
         }
@@ -153,22 +168,28 @@ impl Build {
         Ok(Outcome::Built)
     }
 
-    /// Runs a tool in the work folder, which must then have the file `product`.
-    fn tool(&self, work: &Path, command: &[String], product: &str) -> Result<(), BuildError> {
+    /// Runs a tool in the work folder, which must then have these files: it can end well without having made them.
+    fn tool(&self, work: &Path, command: &[String], products: &[&str]) -> Result<(), BuildError> {
         let (program, arguments) = command.split_first().expect("a program");
         let output = Command::new(program).args(arguments).current_dir(work).output();
         let output = output.map_err(BuildError::file(Path::new(program)))?;
-        let log = [output.stdout, output.stderr].concat();
-        if output.status.success() {
-            return expect_product(work, command, product);
+        if is_interrupted(output.status) {
+            return Err(BuildError::Interrupted);
         }
+        let is_missing = |product: &&&str| !fs::metadata(work.join(product)).is_ok_and(|file| file.len() > 0);
+        let failure = match products.iter().find(is_missing) {
+            _ if !output.status.success() => output.status.to_string(),
+            Some(product) => format!("ended well, but made no {product}"),
+            None => return Ok(()),
+        };
         // The work folder goes away; the log stays.
+        let log = [output.stdout, output.stderr].concat();
         let path = self.product(LOG);
         fs::write(&path, &log).map_err(BuildError::file(&path))?;
         let text = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-        Err(BuildError::Tool { tool: name_of(program), status: output.status.to_string(), log: path, tail })
+        Err(BuildError::Tool { tool: name_of(program), failure, log: path, tail })
     }
 
     /// Both products are whole, and for this design.
@@ -198,15 +219,15 @@ impl Build {
             let from = work.join(from);
             manifest.add_product(suffix, &fs::read(&from).map_err(BuildError::file(&from))?);
         }
-        let json = work.join("manifest.json");
+        let json = work.join(MANIFEST);
         fs::write(&json, manifest.to_json()).map_err(BuildError::file(&json))?;
         // An old manifest does not describe the new products.
         let last = self.product("json");
         match fs::remove_file(&last) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(BuildError::file(&last)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(BuildError::file(&last)(error)),
             _ => {}
         }
-        for (from, suffix) in [(XCLBIN, "xclbin"), (INSTRUCTIONS, "insts.bin"), ("manifest.json", "json")] {
+        for (from, suffix) in PRODUCTS {
             let to = self.product(suffix);
             fs::rename(work.join(from), &to).map_err(BuildError::file(&to))?;
         }
@@ -230,12 +251,18 @@ fn write_sources(work: &Path, design: &str) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// A tool can end well without having made anything.
-fn expect_product(work: &Path, command: &[String], product: &str) -> Result<(), BuildError> {
-    match fs::metadata(work.join(product)) {
-        Ok(file) if file.len() > 0 => Ok(()),
-        _ => Err(BuildError::NoProduct { tool: name_of(&command[0]), product: product.to_owned() }),
-    }
+/// Whether a signal that asks to end reached a tool, as Ctrl-C does all of a terminal's.
+#[cfg(unix)]
+fn is_interrupted(status: ExitStatus) -> bool {
+    const HUP: i32 = 1;
+    const INT: i32 = 2;
+    const TERM: i32 = 15;
+    matches!(std::os::unix::process::ExitStatusExt::signal(&status), Some(HUP | INT | TERM))
+}
+
+#[cfg(not(unix))]
+fn is_interrupted(_: ExitStatus) -> bool {
+    false
 }
 
 fn name_of(program: &str) -> String {

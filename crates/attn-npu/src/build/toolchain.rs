@@ -1,7 +1,9 @@
-//! Peano and mlir-aie: where they are, and which they are.
+//! Peano, mlir-aie and `xclbinutil`: where they are, and which they are.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -16,6 +18,8 @@ const PEANO: &str =
 const MLIR_AIE: &str =
     "python3 -m pip install mlir_aie -f https://github.com/Xilinx/mlir-aie/releases/expanded_assets/latest-wheels-3";
 
+const XRT: &str = "it comes with XRT: apt-get install libxrt-utils (2.21 or later), or . /opt/xilinx/xrt/setup.sh";
+
 /// The tools of a build.
 #[derive(Clone, Debug)]
 pub struct Toolchain {
@@ -29,6 +33,8 @@ pub struct Toolchain {
     pub peano_version: String,
     /// What `aiecc` does.
     pub aiecc_version: String,
+    /// What `xclbinutil` does, which `aiecc` makes the container with: in `PATH`, or beside `aiecc`.
+    pub xclbinutil_version: String,
 }
 
 /// A version that is pinned.
@@ -93,9 +99,11 @@ impl Toolchain {
                 install: MLIR_AIE,
                 version: pin("mlir-aie"),
             })?;
-        let peano_version = version(&peano.join("bin/clang++"), "--version")?;
-        let aiecc_version = version(&aiecc, "--aie-version")?;
-        Ok(Self { peano, aiecc, headers, peano_version, aiecc_version })
+        let xclbinutil_version = find_xclbinutil(&path, &aiecc)?;
+        let unknown = |version: Option<String>| version.unwrap_or_else(|| "unknown".to_owned());
+        let peano_version = unknown(version(&peano.join("bin/clang++"), "--version")?);
+        let aiecc_version = unknown(version(&aiecc, "--aie-version")?);
+        Ok(Self { peano, aiecc, headers, peano_version, aiecc_version, xclbinutil_version })
     }
 
     /// The names of tools that were not found, to say what would be run.
@@ -107,6 +115,7 @@ impl Toolchain {
             headers: "mlir_aie/include".into(),
             peano_version: "unknown".to_owned(),
             aiecc_version: "unknown".to_owned(),
+            xclbinutil_version: "unknown".to_owned(),
         }
     }
 
@@ -119,14 +128,37 @@ impl Toolchain {
     /// The tools that are of another version than the pinned one, with what they say.
     #[must_use]
     pub fn unpinned(&self) -> Vec<(Pinned<'static>, &str)> {
-        let tools = [("llvm-aie", &self.peano_version), ("mlir-aie", &self.aiecc_version)];
         pinned()
-            .filter_map(|pinned| {
-                let (_, got) = tools.into_iter().find(|(tool, _)| *tool == pinned.tool)?;
-                (!got.contains(pinned.version)).then_some((pinned, got.as_str()))
-            })
+            .filter_map(|pinned| Some((pinned, self.version(pinned.tool)?)))
+            .filter(|(pinned, got)| !got.contains(pinned.version))
             .collect()
     }
+
+    /// The tools that are of a version that others had wrong results with: which, and what is known of it.
+    #[must_use]
+    pub fn doubtful(&self) -> Vec<(Pinned<'static>, &'static str)> {
+        doubtful()
+            .filter(|(version, _)| self.version(version.tool).is_some_and(|got| got.contains(version.version)))
+            .collect()
+    }
+
+    /// What a tool of `toolchain.lock` says of its version.
+    fn version(&self, tool: &str) -> Option<&str> {
+        match tool {
+            "llvm-aie" => Some(&self.peano_version),
+            "mlir-aie" => Some(&self.aiecc_version),
+            _ => None,
+        }
+    }
+}
+
+/// `tool != version: why` in each line that is no comment.
+fn doubtful() -> impl Iterator<Item = (Pinned<'static>, &'static str)> {
+    LOCK.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let (tool, rest) = line.split_once(" != ")?;
+        let (version, why) = rest.split_once(": ")?;
+        Some((Pinned { tool, version }, why))
+    })
 }
 
 /// The version of a tool that is pinned.
@@ -161,9 +193,22 @@ fn packages() -> Vec<PathBuf> {
     folders
 }
 
+/// What the `xclbinutil` that `aiecc` finds says of its version. Without it `aiecc` makes no container, says nothing, and ends
+/// well.
+fn find_xclbinutil(path: &OsStr, aiecc: &Path) -> Result<String, BuildError> {
+    let aiecc = aiecc.canonicalize().unwrap_or_else(|_| aiecc.to_owned());
+    let beside = aiecc.parent().map(Path::to_owned);
+    let found =
+        env::split_paths(path).chain(beside).map(|folder| folder.join("xclbinutil")).find(|file| file.is_file());
+    let missing = |looked| BuildError::Missing { tool: "xclbinutil", looked, install: XRT, version: None };
+    let found = found.ok_or_else(|| missing(format!("PATH, beside {}", aiecc.display())))?;
+    // Debian 12 has a script of that name without the program: it does nothing, and ends well.
+    version(&found, "--version")?.ok_or_else(|| missing(format!("{} (which says no version)", found.display())))
+}
+
 /// The first line of what a tool says of its version.
-fn version(program: &Path, argument: &str) -> Result<String, BuildError> {
+fn version(program: &Path, argument: &str) -> Result<Option<String>, BuildError> {
     let output = Command::new(program).arg(argument).output().map_err(BuildError::file(program))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown").trim().to_owned())
+    Ok(text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned))
 }
