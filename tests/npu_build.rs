@@ -225,7 +225,15 @@ fn other_designs() {
 fn tools_of_a_python_environment() {
     let folder = tempfile::tempdir().expect("a folder");
     let packages = folder.path().join("lib/python3.13/site-packages");
-    for (file, stand_in) in [("llvm-aie/bin/clang++", "peano/bin/clang++"), ("mlir_aie/bin/aiecc", "bin/aiecc")] {
+    let compiler = "peano/bin/clang++";
+    for (file, stand_in) in [
+        ("llvm-aie/bin/clang++", compiler),
+        ("llvm-aie/bin/clang", compiler),
+        ("llvm-aie/bin/opt", compiler),
+        ("llvm-aie/bin/llc", compiler),
+        ("llvm-aie/bin/ld.lld", compiler),
+        ("mlir_aie/bin/aiecc", "bin/aiecc"),
+    ] {
         let file = packages.join(file);
         fs::create_dir_all(file.parent().expect("a folder")).expect("made");
         let stand_in = fixture(&format!("tests/npu/stand-in/{stand_in}"));
@@ -267,6 +275,23 @@ fn tools_of_a_python_environment() {
     assert!(built.status.success(), "{}", stderr(&built));
     assert!(stderr(&built).contains("site-packages/llvm-aie/bin/clang++ -O2"), "{}", stderr(&built));
     assert!(stderr(&built).contains("site-packages/mlir_aie/include"), "{}", stderr(&built));
+    // `aiecc` would take the `opt` of PATH.
+    fs::remove_file(packages.join("llvm-aie/bin/opt")).expect("removed");
+    let without = environment(&arguments);
+    assert_eq!(without.status.code(), Some(2));
+    assert!(stderr(&without).starts_with("attn: Peano's bin/opt: not found in "), "{}", stderr(&without));
+}
+
+/// The tools run in the work folder, wherever they are said to be from here.
+#[test]
+fn relative_paths() {
+    let folder = tempfile::tempdir().expect("a folder");
+    symlink(fixture("tests/npu/stand-in"), folder.path().join("tools")).expect("linked");
+    let mut command = command("", &["--config", "tile-core", "--out", "out"]);
+    command.current_dir(&folder).env("PATH", "tools/bin:/usr/bin:/bin").env("PEANO_INSTALL_DIR", "tools/peano");
+    let output = command.output().expect("the attn command starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).starts_with("out/attn-tile-core.xclbin\n"), "{}", stdout(&output));
 }
 
 #[test]

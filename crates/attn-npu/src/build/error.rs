@@ -18,7 +18,7 @@ pub enum BuildError {
     /// A tool is not there.
     Missing {
         /// Which.
-        tool: &'static str,
+        tool: String,
         /// Where it was looked for.
         looked: String,
         /// Where it is had.

@@ -20,6 +20,9 @@ const MLIR_AIE: &str =
 
 const XRT: &str = "it comes with XRT: apt-get install libxrt-utils (2.21 or later), or . /opt/xilinx/xrt/setup.sh";
 
+/// What is run of Peano. What `aiecc` does not find there it takes from `PATH`, where it is no compiler for an NPU.
+const PEANO_TOOLS: [&str; 5] = ["bin/clang++", "bin/clang", "bin/opt", "bin/llc", "bin/ld.lld"];
+
 /// The tools of a build.
 #[derive(Clone, Debug)]
 pub struct Toolchain {
@@ -60,33 +63,34 @@ impl Toolchain {
             let folders: Vec<_> = packages.iter().map(|folder| folder.join(name).display().to_string()).collect();
             if folders.is_empty() { "any Python environment".to_owned() } else { folders.join(", ") }
         };
-        let peano = match env::var_os("PEANO_INSTALL_DIR").filter(|value| !value.is_empty()) {
-            Some(folder) if Path::new(&folder).join("bin/clang++").is_file() => PathBuf::from(folder),
+        let (peano, looked) = match env::var_os("PEANO_INSTALL_DIR").filter(|value| !value.is_empty()) {
             Some(folder) => {
                 let looked = format!("PEANO_INSTALL_DIR={}", folder.display());
-                return Err(BuildError::Missing {
-                    tool: "Peano's bin/clang++",
-                    looked,
-                    install: PEANO,
-                    version: pin("llvm-aie"),
-                });
+                (Some(PathBuf::from(folder)), looked)
             }
-            None => in_packages("llvm-aie", "bin/clang++").ok_or_else(|| BuildError::Missing {
-                tool: "Peano's bin/clang++",
-                looked: format!("PEANO_INSTALL_DIR (not set), {}", where_packages("llvm-aie")),
-                install: PEANO,
-                version: pin("llvm-aie"),
-            })?,
+            None => {
+                let looked = format!("PEANO_INSTALL_DIR (not set), {}", where_packages("llvm-aie"));
+                (in_packages("llvm-aie", "bin/clang++"), looked)
+            }
         };
+        let has = |tool: &&str| peano.as_ref().is_some_and(|folder| folder.join(tool).is_file());
+        if let Some(tool) = PEANO_TOOLS.iter().find(|tool| !has(tool)) {
+            let tool = format!("Peano's {tool}");
+            return Err(BuildError::Missing { tool, looked, install: PEANO, version: pin("llvm-aie") });
+        }
+        // They are run in another folder than this one.
+        let absolute = |path: PathBuf| std::path::absolute(&path).map_err(BuildError::file(&path));
+        let peano = absolute(peano.unwrap_or_default())?;
         let path = env::var_os("PATH").unwrap_or_default();
         let in_path = env::split_paths(&path).map(|folder| folder.join("aiecc")).find(|file| file.is_file());
         let in_package = || in_packages("mlir_aie", "bin/aiecc").map(|folder| folder.join("bin/aiecc"));
         let aiecc = in_path.or_else(in_package).ok_or_else(|| BuildError::Missing {
-            tool: "aiecc",
+            tool: "aiecc".to_owned(),
             looked: format!("PATH, {}", where_packages("mlir_aie")),
             install: MLIR_AIE,
             version: pin("mlir-aie"),
         })?;
+        let aiecc = absolute(aiecc)?;
         // As installed: bin/aiecc, include/aie_api.
         let beside = aiecc.canonicalize().unwrap_or_else(|_| aiecc.clone());
         let beside = beside.ancestors().nth(2).map(|folder| folder.join("include"));
@@ -94,7 +98,7 @@ impl Toolchain {
         let in_package = in_packages("mlir_aie", "include/aie_api/aie.hpp").map(|folder| folder.join("include"));
         let headers =
             beside.iter().cloned().chain(in_package).find(has_headers).ok_or_else(|| BuildError::Missing {
-                tool: "aie_api/aie.hpp",
+                tool: "aie_api/aie.hpp".to_owned(),
                 looked: beside.map_or_else(|| "no folder".to_owned(), |folder| folder.display().to_string()),
                 install: MLIR_AIE,
                 version: pin("mlir-aie"),
@@ -200,8 +204,9 @@ fn find_xclbinutil(path: &OsStr, aiecc: &Path) -> Result<String, BuildError> {
     let beside = aiecc.parent().map(Path::to_owned);
     let found =
         env::split_paths(path).chain(beside).map(|folder| folder.join("xclbinutil")).find(|file| file.is_file());
-    let missing = |looked| BuildError::Missing { tool: "xclbinutil", looked, install: XRT, version: None };
-    let found = found.ok_or_else(|| missing(format!("PATH, beside {}", aiecc.display())))?;
+    let tool = "xclbinutil".to_owned();
+    let missing = |looked| BuildError::Missing { tool, looked, install: XRT, version: None };
+    let Some(found) = found else { return Err(missing(format!("PATH, beside {}", aiecc.display()))) };
     // Debian 12 has a script of that name without the program: it does nothing, and ends well.
     version(&found, "--version")?.ok_or_else(|| missing(format!("{} (which says no version)", found.display())))
 }
