@@ -116,6 +116,7 @@ fn failures_leave_what_there_was() {
         ("aiecc-makes-nothing", 1, "aiecc: ended well, but made no attn.xclbin; all of it: "),
         ("aiecc-is-silent", 1, "aiecc: ended well, but made no attn.xclbin; it said nothing: "),
         ("no-instructions", 1, "aiecc: ended well, but made no insts.bin; it said nothing: "),
+        ("empty-instructions", 1, "aiecc: ended well, but made no insts.bin; it said nothing: "),
         ("other-instructions", 2, "instructions: columns: got 4, expected 1"),
         ("odd-instructions", 2, "instructions: bytes, a multiple of 4: got 301, expected 304"),
         (
