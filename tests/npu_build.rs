@@ -360,7 +360,7 @@ fn inspect_compares_with_the_manifest() {
     };
     let differences = || {
         let output = inspect(&["--json"]);
-        let report: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+        let report: serde_json::Value = serde_json::from_str(stdout(&output)).expect("JSON");
         let differences: Vec<String> =
             serde_json::from_value(report["manifest"]["differences"].clone()).expect("differences");
         assert_eq!(output.status.code(), Some(i32::from(!differences.is_empty())));

@@ -63,15 +63,13 @@ impl Toolchain {
             let folders: Vec<_> = packages.iter().map(|folder| folder.join(name).display().to_string()).collect();
             if folders.is_empty() { "any Python environment".to_owned() } else { folders.join(", ") }
         };
-        let (peano, looked) = match env::var_os("PEANO_INSTALL_DIR").filter(|value| !value.is_empty()) {
-            Some(folder) => {
-                let looked = format!("PEANO_INSTALL_DIR={}", folder.display());
-                (Some(PathBuf::from(folder)), looked)
-            }
-            None => {
-                let looked = format!("PEANO_INSTALL_DIR (not set), {}", where_packages("llvm-aie"));
-                (in_packages("llvm-aie", "bin/clang++"), looked)
-            }
+        let folder = env::var_os("PEANO_INSTALL_DIR").filter(|value| !value.is_empty());
+        let (peano, looked) = if let Some(folder) = folder {
+            let looked = format!("PEANO_INSTALL_DIR={}", folder.display());
+            (Some(PathBuf::from(folder)), looked)
+        } else {
+            let looked = format!("PEANO_INSTALL_DIR (not set), {}", where_packages("llvm-aie"));
+            (in_packages("llvm-aie", "bin/clang++"), looked)
         };
         let has = |tool: &&str| peano.as_ref().is_some_and(|folder| folder.join(tool).is_file());
         if let Some(tool) = PEANO_TOOLS.iter().find(|tool| !has(tool)) {
