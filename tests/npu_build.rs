@@ -67,6 +67,10 @@ fn products_and_what_they_were_made_of() {
     assert_eq!(manifest["abi"], 1);
     assert_eq!(manifest["design"]["tiles"], 1);
     assert_eq!(manifest["tools"]["llvm-aie"], "stand-in for clang version 20, compiles nothing");
+    assert_eq!(
+        manifest["flags"]["llvm-aie"],
+        "-O2 -std=c++20 --target=aie2-none-unknown-elf -DATTN_KERNEL_DIM=64 -c aie2/attention_tile.cc -o attention_tile.o"
+    );
     assert_eq!(manifest["sources"].as_object().map(serde_json::Map::len), Some(5));
     assert_eq!(manifest["products"]["insts.bin"]["bytes"], 300);
     assert_eq!(manifest["products"]["xclbin"]["sha256"].as_str().map(str::len), Some(64));
@@ -330,6 +334,8 @@ fn what_is_changed_is_built_again() {
         ("/tools/llvm-aie", "another".into()),
         ("/tools/mlir-aie", "another".into()),
         ("/tools/xclbinutil", "another".into()),
+        ("/flags/llvm-aie", "-O3".into()),
+        ("/flags/mlir-aie", "another".into()),
         ("/sources/aie2~1attention_tile.cc", "another".into()),
         ("/sources/attention_row.h", "another".into()),
         ("/sources/design.mlir", "another".into()),

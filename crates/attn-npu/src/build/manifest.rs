@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, fs};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Build, Instructions, SOURCES, Toolchain};
+use super::{Build, Instructions, SOURCES, Step, Toolchain};
 use crate::{
     design::Form,
     layout::ABI,
@@ -27,6 +27,8 @@ pub struct Manifest {
     pub arithmetic: u32,
     /// What the tools say of their versions.
     pub tools: BTreeMap<String, String>,
+    /// What the tools are told, but for where things are.
+    pub flags: BTreeMap<String, String>,
     /// SHA-256 of the sources, in hexadecimal, by path below `kernels/`; `design.mlir` among them.
     pub sources: BTreeMap<String, String>,
     /// The products, by the end of their names.
@@ -68,6 +70,15 @@ impl Manifest {
             ]
             .map(|(tool, version)| (tool.to_owned(), version.clone()))
             .into(),
+            flags: build
+                .steps(tools)
+                .into_iter()
+                .filter_map(|step| match step {
+                    Step::Compile(command) => Some(("llvm-aie".to_owned(), flags(&command))),
+                    Step::Assemble(command) => Some(("mlir-aie".to_owned(), flags(&command))),
+                    Step::Write | Step::Check => None,
+                })
+                .collect(),
             sources: sources.map(|(path, text)| (path.to_owned(), sha256(text.as_bytes()))).collect(),
             products: BTreeMap::new(),
         }
@@ -144,6 +155,13 @@ impl fmt::Display for Product {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes of SHA-256 {}", self.bytes, self.sha256)
     }
+}
+
+/// The arguments of a command that name nothing outside of the work folder.
+fn flags(command: &[String]) -> String {
+    let is_outside = |argument: &str| argument.starts_with("-I") || argument.starts_with("--peano=");
+    let flags = command.iter().skip(1).map(String::as_str).filter(|argument| !is_outside(argument));
+    flags.collect::<Vec<_>>().join(" ")
 }
 
 fn sha256(content: &[u8]) -> String {
