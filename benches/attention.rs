@@ -6,7 +6,7 @@ use std::{hint::black_box, time::Duration};
 
 use attn::{
     BLOCK, Mask, Parameters, Scales,
-    backend::Isa,
+    backend::{Isa, Options},
     bench::{available, contestants, set_threads, workloads},
 };
 use attn_npu::layout::{Block, Query};
@@ -20,8 +20,9 @@ fn attention(criterion: &mut Criterion) {
         group.sampling_mode(SamplingMode::Flat).sample_size(20);
         group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
         group.throughput(Throughput::Elements(workload.shape.macs()));
-        for mut contestant in contestants(&data, &available()).expect("backends that this CPU has") {
-            group.bench_function(contestant.name, |bencher| {
+        for mut contestant in contestants(&data, &available(), &Options::default()).expect("backends that this CPU has")
+        {
+            group.bench_function(&contestant.name, |bencher| {
                 bencher.iter(|| contestant.attention.compute().expect("built-in numbers"));
             });
         }

@@ -7,7 +7,7 @@ use std::{env, fs::File, hint::black_box, io::BufReader, ops::Range, process::Ex
 
 use attn::{
     Heads, Inputs, Mask, Parameters,
-    backend::{Backend, BackendKind},
+    backend::{Backend, BackendKind, Options},
     npz,
     problem::{OutScale, Problem},
 };
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let mut backend = match backend.parse::<BackendKind>().and_then(BackendKind::open) {
+    let mut backend = match backend.parse::<BackendKind>().and_then(|kind| kind.open(&Options::default())) {
         Ok(backend) => backend,
         Err(error) => {
             eprintln!("{error}");

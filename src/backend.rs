@@ -1,41 +1,42 @@
 //! Where attention is computed. Every backend gives the bits of [`attn_fixed`].
 
-use std::{error::Error, fmt, str::FromStr};
+use std::{error::Error, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use attn_cpu::Attention;
 use attn_fixed::{
-    AttentionError, FloatError, FloatHeads, Head, Heads, Inputs, Mask, Output, Parameters, Scales, attend,
-    quantise_heads, scratch_len,
+    AttentionError, FloatError, FloatHeads, Head, Heads, Inputs, MAX_DIM, MAX_KEYS, Mask, Output, Parameters, Scales,
+    attend, quantise_heads, scratch_len,
 };
-use attn_npu::{Kernel, NpuError};
+#[cfg(feature = "npu")]
+use attn_npu::runtime::{self, Session, SessionError};
+use attn_npu::{Kernel, NpuError, check_masks};
 
 pub use attn_cpu::Isa;
 pub use attn_npu::UnsupportedMask;
 
 /// Something that computes attention.
 pub trait Backend {
-    /// What results are labelled with: the name that chooses it; of a kernel of the NPU also that it ran on this CPU.
-    fn name(&self) -> &'static str;
+    /// What results are labelled with: the name that chooses it; of a kernel of the NPU also that it ran on this CPU; of an NPU also
+    /// its device, driver, firmware and xclbin.
+    fn name(&self) -> &str;
 
-    /// Whether it takes these masks: what [`attend`](Self::attend) would say of them, before there is anything to compute.
-    ///
-    /// # Errors
-    /// [`BackendError::Mask`], of a backend that takes no boolean masks.
-    fn check_masks(&self, _masks: &[Mask<'_>]) -> Result<(), BackendError> {
-        Ok(())
+    /// What it takes of that which the specification takes: everything, if it does not say otherwise.
+    fn limits(&self) -> Limits {
+        Limits::NONE
     }
 
     /// Writes `out`, `[heads, queries, dim]`.
     ///
     /// # Errors
-    /// As [`Heads::split`], and as [`check_masks`](Self::check_masks); `out` is then untouched.
+    /// As [`Heads::split`] and [`Limits::check`]; `out` is then untouched. What happens to an NPU while it computes; `out` is then of
+    /// no use.
     fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError>;
 
     /// The same for floats: quantises, attends in integers, and writes `out`, `[heads, queries, dim]`, in floats, which are not
     /// rounded to 8 bits and need no output scale.
     ///
     /// # Errors
-    /// As [`FloatHeads::check`] and [`check_masks`](Self::check_masks); floats that are not finite; scales that
+    /// As [`FloatHeads::check`] and [`Limits::check`]; a backend without floats; floats that are not finite; scales that
     /// [`Parameters::new`] refuses. `out` is then untouched.
     fn attend_f32(
         &mut self,
@@ -43,6 +44,40 @@ pub trait Backend {
         out: &mut [f32],
         progress: Progress<'_>,
     ) -> Result<(), BackendError>;
+}
+
+/// What a backend takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest head dimension.
+    pub dim: usize,
+    /// Most keys.
+    pub keys: usize,
+    /// Whether masks may have a boolean part.
+    pub boolean_masks: bool,
+    /// Whether it has [`Backend::attend_f32`].
+    pub floats: bool,
+}
+
+impl Limits {
+    /// Those of the specification.
+    pub const NONE: Self = Self { dim: MAX_DIM, keys: MAX_KEYS, boolean_masks: true, floats: true };
+
+    /// Whether heads are within them: what [`Backend::attend`] would say, before there is anything to compute.
+    ///
+    /// # Errors
+    /// [`BackendError::Room`] or [`BackendError::Mask`], in the order of the fields.
+    pub fn check(&self, dim: usize, keys: usize, masks: &[Mask<'_>]) -> Result<(), BackendError> {
+        for (what, got, most) in [("dimension", dim, self.dim), ("keys", keys, self.keys)] {
+            if got > most {
+                return Err(BackendError::Room { what, got, most });
+            }
+        }
+        if !self.boolean_masks {
+            check_masks(masks).map_err(NpuError::Mask)?;
+        }
+        Ok(())
+    }
 }
 
 /// What long work calls, from any thread, with the number of queries that it did since the last call.
@@ -60,13 +95,26 @@ pub enum BackendKind {
     Kernel,
     /// The NPU's vector kernel, run on this CPU on a model of the NPU's instructions, one thread. No boolean masks.
     Aie2Model,
-    /// The fastest one that this machine has.
+    /// An NPU, through XRT, with what [`Options`] say. No boolean masks, no floats, no more keys and dimensions than the xclbin was built
+    /// for.
+    #[cfg(feature = "npu")]
+    Npu,
+    /// The fastest one that this CPU has.
     Auto,
+}
+
+/// What some backends need to be opened.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What an NPU is to run; instructions and manifest are beside it.
+    pub xclbin: Option<PathBuf>,
+    /// How long a dispatch of an NPU may take, if not as long as it does by default.
+    pub timeout: Option<Duration>,
 }
 
 impl BackendKind {
     /// Every backend.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: &[Self] = &[
         Self::Scalar,
         Self::Cpu(Isa::Avx512Vnni),
         Self::Cpu(Isa::Avx512Bw),
@@ -74,6 +122,8 @@ impl BackendKind {
         Self::Cpu(Isa::Avx2),
         Self::Kernel,
         Self::Aie2Model,
+        #[cfg(feature = "npu")]
+        Self::Npu,
         Self::Auto,
     ];
 
@@ -85,6 +135,8 @@ impl BackendKind {
             Self::Cpu(isa) => isa.name(),
             Self::Kernel => Kernel::Portable.name(),
             Self::Aie2Model => Kernel::Aie2Model.name(),
+            #[cfg(feature = "npu")]
+            Self::Npu => "npu",
             Self::Auto => "auto",
         }
     }
@@ -93,14 +145,23 @@ impl BackendKind {
     /// [`Auto`](Self::Auto), the specification at worst, is that of what computes.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] on a machine, or of a build, that does not have it.
-    pub fn open(self) -> Result<Box<dyn Backend>, BackendError> {
+    /// [`BackendError::Unavailable`] on a machine, or of a build, that does not have it; [`BackendError::Npu`].
+    #[cfg_attr(not(feature = "npu"), expect(clippy::only_used_in_recursion, reason = "they are the NPU's"))]
+    pub fn open(self, options: &Options) -> Result<Box<dyn Backend>, BackendError> {
         match self {
             Self::Scalar => Ok(Box::new(Scalar)),
             Self::Cpu(isa) => Ok(Box::new(Attention::new(isa).map_err(Unavailable::Cpu)?)),
             Self::Kernel => Ok(Box::new(attn_npu::Attention::new(Kernel::Portable).map_err(Unavailable::Kernel)?)),
             Self::Aie2Model => Ok(Box::new(attn_npu::Attention::new(Kernel::Aie2Model).map_err(Unavailable::Kernel)?)),
-            Self::Auto => Isa::best().map_or(Self::Scalar, Self::Cpu).open(),
+            #[cfg(feature = "npu")]
+            Self::Npu => {
+                let xclbin = options.xclbin.as_ref().ok_or(BackendError::NoXclbin)?;
+                let defaults = runtime::Options::new(xclbin);
+                let timeout = options.timeout.unwrap_or(defaults.timeout);
+                let session = Session::open(&runtime::Options { timeout, ..defaults })?;
+                Ok(Box::new(Npu { label: format!("npu ({})", session.identity()), session }))
+            }
+            Self::Auto => Isa::best().map_or(Self::Scalar, Self::Cpu).open(options),
         }
     }
 }
@@ -110,14 +171,15 @@ impl FromStr for BackendKind {
 
     fn from_str(name: &str) -> Result<Self, BackendError> {
         Self::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|kind| kind.name() == name)
             .ok_or_else(|| BackendError::Unknown { got: name.to_owned() })
     }
 }
 
 impl Backend for Attention {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.isa().name()
     }
 
@@ -136,12 +198,12 @@ impl Backend for Attention {
 }
 
 impl Backend for attn_npu::Attention {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         self.kernel().label()
     }
 
-    fn check_masks(&self, masks: &[Mask<'_>]) -> Result<(), BackendError> {
-        Ok(attn_npu::check_masks(masks).map_err(NpuError::Mask)?)
+    fn limits(&self) -> Limits {
+        Limits { boolean_masks: false, ..Limits::NONE }
     }
 
     fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError> {
@@ -155,8 +217,36 @@ impl Backend for attn_npu::Attention {
         progress: Progress<'_>,
     ) -> Result<(), BackendError> {
         heads.check(out.len())?;
-        self.check_masks(heads.masks)?;
+        check_masks(heads.masks).map_err(NpuError::Mask)?;
         Ok(Self::attend_f32(self, Quantised::new(heads)?.heads(heads), out, progress)?)
+    }
+}
+
+/// An NPU.
+#[cfg(feature = "npu")]
+struct Npu {
+    session: Session,
+    label: String,
+}
+
+#[cfg(feature = "npu")]
+impl Backend for Npu {
+    fn name(&self) -> &str {
+        &self.label
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { dim: self.session.design().dim, keys: self.session.max_keys(), boolean_masks: false, floats: false }
+    }
+
+    fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError> {
+        Ok(self.session.attend(heads, out, progress)?)
+    }
+
+    /// A device hands out 8 bits, and what it divided is gone.
+    fn attend_f32(&mut self, heads: FloatHeads<'_>, out: &mut [f32], _: Progress<'_>) -> Result<(), BackendError> {
+        heads.check(out.len())?;
+        Err(BackendError::NoFloats)
     }
 }
 
@@ -167,7 +257,7 @@ struct Scalar;
 const QUERIES: usize = 64;
 
 impl Backend for Scalar {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         BackendKind::Scalar.name()
     }
 
@@ -250,6 +340,22 @@ pub enum BackendError {
     Attention(AttentionError),
     /// A mask that other backends take.
     Mask(UnsupportedMask),
+    /// More than an NPU's xclbin was built for.
+    Room {
+        /// Of what.
+        what: &'static str,
+        /// What there is.
+        got: usize,
+        /// The most that there can be.
+        most: usize,
+    },
+    /// Outputs in floats, which other backends have.
+    NoFloats,
+    /// An NPU without something to run.
+    NoXclbin,
+    /// What is missing for an NPU, or happened to it.
+    #[cfg(feature = "npu")]
+    Npu(Box<SessionError>),
     /// What is wrong with tensors of floats.
     Float(FloatError),
 }
@@ -290,6 +396,18 @@ impl From<NpuError> for BackendError {
     }
 }
 
+#[cfg(feature = "npu")]
+impl From<SessionError> for BackendError {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::Attention(error) => Self::Attention(error),
+            SessionError::Mask(error) => Self::Mask(error),
+            SessionError::Room { what, got, most } => Self::Room { what, got, most },
+            other => Self::Npu(Box::new(other)),
+        }
+    }
+}
+
 impl From<FloatError> for BackendError {
     fn from(error: FloatError) -> Self {
         Self::Float(error)
@@ -306,11 +424,21 @@ impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown { got } => {
-                write!(f, "backend: got `{got}`, expected {}", BackendKind::ALL.map(BackendKind::name).join(", "))
+                let names: Vec<_> = BackendKind::ALL.iter().map(|kind| kind.name()).collect();
+                write!(f, "backend: got `{got}`, expected {}", names.join(", "))
             }
             Self::Unavailable(error) => error.fmt(f),
             Self::Attention(error) => error.fmt(f),
             Self::Mask(error) => error.fmt(f),
+            Self::Room { what, got, most } => {
+                write!(f, "{what}: got {got}, expected at most {most}, which is what the xclbin was built for")
+            }
+            Self::NoFloats => f.write_str("an NPU has outputs of 8 bits only: other backends have floats"),
+            Self::NoXclbin => {
+                f.write_str("backend npu: got no xclbin, expected --xclbin FILE (`attn npu build` makes one)")
+            }
+            #[cfg(feature = "npu")]
+            Self::Npu(error) => write!(f, "backend npu: {error}"),
             Self::Float(error) => error.fmt(f),
         }
     }
@@ -322,7 +450,7 @@ impl Error for BackendError {
             // It is printed itself.
             Self::Attention(error) => error.source(),
             Self::Float(error) => error.source(),
-            Self::Unknown { .. } | Self::Unavailable(_) | Self::Mask(_) => None,
+            _ => None,
         }
     }
 }

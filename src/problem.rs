@@ -271,12 +271,12 @@ impl Problem {
         }
     }
 
-    /// Whether a backend takes the masks, before anything long is computed.
+    /// Whether a backend takes it, before anything long is computed.
     ///
     /// # Errors
-    /// [`BackendError::Mask`].
-    pub fn check_masks(&self, backend: &dyn Backend) -> Result<(), ProblemError> {
-        Ok(backend.check_masks(&self.head_masks())?)
+    /// As [`Limits::check`](crate::backend::Limits::check).
+    pub fn check_limits(&self, backend: &dyn Backend) -> Result<(), ProblemError> {
+        Ok(backend.limits().check(self.dim, self.keys, &self.head_masks())?)
     }
 
     fn head_masks(&self) -> Vec<Mask<'_>> {

@@ -3,7 +3,7 @@
 mod common;
 
 use attn::{
-    backend::{BackendKind, Isa},
+    backend::{BackendKind, Isa, Options},
     bench::workloads,
 };
 use common::{assert_usage_error, attn, stderr, stdout};
@@ -94,7 +94,7 @@ fn backends_are_chosen_and_each_is_measured_once() {
 /// It is no contestant, and not among them unless it is asked for.
 #[test]
 fn a_kernel_of_the_npu_is_measured_on_demand_and_labelled_as_a_host_run() {
-    if BackendKind::Kernel.open().is_ok() {
+    if BackendKind::Kernel.open(&Options::default()).is_ok() {
         let report = report(&["--shape", "1x4x5x8", "--backend", "kernel", "--threads", "2"]);
         for workload in ["1x4x5x8", "1x4x5x8-f32io"] {
             assert_eq!(backends(&report, workload), expected(&["kernel (host)"]));

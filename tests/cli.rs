@@ -4,7 +4,7 @@ mod common;
 
 use std::process::{Command, Stdio};
 
-use attn::backend::BackendKind;
+use attn::backend::{BackendKind, Options};
 use common::{archive, assert_usage_error, attn, fixture, path_of, stderr, stdout};
 
 #[test]
@@ -38,7 +38,7 @@ fn the_built_in_suite_passes_and_says_which_backend_computed() {
 #[test]
 fn the_built_in_suite_passes_on_a_kernel_of_the_npu() {
     // The conformance suite says so if there was no compiler for it.
-    if BackendKind::Kernel.open().is_err() {
+    if BackendKind::Kernel.open(&Options::default()).is_err() {
         return;
     }
     let output = attn(&["validate", "--json", "--backend", "kernel"]);

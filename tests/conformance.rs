@@ -7,14 +7,14 @@
 use std::{
     cell::RefCell,
     fmt::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use attn::{
     AttentionError, BLOCK, FloatError, FloatHeads, Heads, Inputs, Mask, Parameters, QuantiseError, Scales, Tensor,
     attend,
-    backend::{Backend, BackendError, BackendKind, Isa, UnsupportedMask},
+    backend::{Backend, BackendError, BackendKind, Isa, Limits, Options, UnsupportedMask},
     npz::{self, Qkv, Values},
     quantise, scratch_len,
 };
@@ -76,7 +76,7 @@ macro_rules! conformance {
         /// A backend without the suite is a failure.
         #[test]
         fn every_backend_is_instantiated() {
-            assert_eq!([$($kind),+], BackendKind::ALL);
+            assert_eq!([$($kind),+], *BackendKind::ALL);
             $(assert_eq!(stringify!($backend), $kind.name().replace('-', "_"));)+
             println!("conformance suite instantiated for: {}", [$($kind.name()),+].join(", "));
         }
@@ -91,18 +91,38 @@ conformance! {
     avx2: BackendKind::Cpu(Isa::Avx2),
     kernel: BackendKind::Kernel,
     aie2_model: BackendKind::Aie2Model,
+    npu: BackendKind::Npu,
     auto: BackendKind::Auto,
 }
 
-/// The backend, if this machine has it; `cargo xtask unit` lists those that it does not have as skipped.
+/// The backend, if this machine has it; `cargo xtask unit` lists those that it does not have as skipped. An NPU runs the xclbin
+/// that `ATTN_NPU_XCLBIN` names.
 fn open(kind: BackendKind) -> Option<Box<dyn Backend>> {
-    match kind.open() {
-        Err(BackendError::Unavailable(error)) => {
+    let xclbin = std::env::var_os("ATTN_NPU_XCLBIN").map(PathBuf::from);
+    match kind.open(&Options { xclbin, ..Options::default() }) {
+        Err(error @ (BackendError::Unavailable(_) | BackendError::NoXclbin)) => {
             println!("SKIPPED {error}");
             None
         }
-        opened => Some(opened.expect("a backend")),
+        opened => {
+            let backend = opened.unwrap_or_else(|error| panic!("{error}"));
+            let limits = match kind {
+                BackendKind::Kernel | BackendKind::Aie2Model => Limits { boolean_masks: false, ..Limits::NONE },
+                // Those of the xclbin.
+                BackendKind::Npu => Limits { boolean_masks: false, floats: false, ..backend.limits() },
+                _ => Limits::NONE,
+            };
+            assert_eq!(backend.limits(), limits, "{}", backend.name());
+            Some(backend)
+        }
     }
+}
+
+/// Whether a backend takes whole heads of Whisper; says so if not.
+fn takes(backend: &dyn Backend, keys: usize) -> bool {
+    let Err(error) = backend.limits().check(64, keys, &[]) else { return true };
+    println!("SKIPPED {}: {error}", backend.name());
+    false
 }
 
 /// One head, quantised, with the output scale of the values.
@@ -191,6 +211,9 @@ fn summary(out: &[i8]) -> String {
 
 fn tiles_have_the_expected_bits(kind: BackendKind) {
     let Some(mut backend) = open(kind) else { return };
+    if !takes(&*backend, 64) {
+        return;
+    }
     let head = Head::of_fixture("acceptance.npz", 0, 0..64, truncated);
     assert_tile("acceptance", &head.run(&mut *backend));
     for layer in 0..6 {
@@ -201,6 +224,9 @@ fn tiles_have_the_expected_bits(kind: BackendKind) {
 
 fn a_whole_head_has_the_expected_bits(kind: BackendKind) {
     let Some(mut backend) = open(kind) else { return };
+    if !takes(&*backend, 1500) {
+        return;
+    }
     let head = Head::of_fixture("whisper.npz", 3, 0..1500, nearest);
     assert_tile("whisper_head_layer_3", &head.run(&mut *backend));
 }
@@ -208,6 +234,10 @@ fn a_whole_head_has_the_expected_bits(kind: BackendKind) {
 /// Floats in and out. The bits would be files four times the size: a hash of them, little-endian.
 fn floats_have_the_expected_bits(kind: BackendKind) {
     let Some(mut backend) = open(kind) else { return };
+    if !backend.limits().floats {
+        println!("SKIPPED {}: no floats", backend.name());
+        return;
+    }
     for (name, file, head) in [("acceptance", "acceptance.npz", 0), ("whisper_head_layer_3", "whisper.npz", 3)] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/suite/data").join(file);
         let npz::Inputs { keys, dim, values, .. } = npz::read(&path).expect("a committed fixture");
@@ -264,10 +294,13 @@ impl Random {
         mask
     }
 
-    /// What a backend says of the mask, if it is one of those that take no boolean masks.
-    fn refusal(&self, kind: BackendKind) -> Option<BackendError> {
-        let refuses = matches!(kind, BackendKind::Kernel | BackendKind::Aie2Model);
-        (refuses && self.allowed.is_some()).then_some(BackendError::Mask(UnsupportedMask { head: 0 }))
+    /// What a backend of these limits says.
+    fn refusal(&self, limits: Limits) -> Option<BackendError> {
+        let room = |what, got, most| (got > most).then_some(BackendError::Room { what, got, most });
+        room("dimension", self.dim, limits.dim).or_else(|| room("keys", self.keys, limits.keys)).or_else(|| {
+            let refuses = !limits.boolean_masks && self.allowed.is_some();
+            refuses.then_some(BackendError::Mask(UnsupportedMask { head: 0 }))
+        })
     }
 }
 
@@ -322,7 +355,7 @@ fn equals_the_specification(kind: BackendKind) {
     let Some(backend) = open(kind) else { return };
     let backend = RefCell::new(backend);
     let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
-    let result = TestRunner::new(config).run(&random(), |case| equals(&mut **backend.borrow_mut(), kind, &case));
+    let result = TestRunner::new(config).run(&random(), |case| equals(&mut **backend.borrow_mut(), &case));
     if let Err(error) = result {
         panic!("{}: {error}", kind.name());
     }
@@ -346,7 +379,7 @@ fn equals_the_specification_at_every_edge(kind: BackendKind) {
         let causal = [None, Some(0), Some(62.min(keys)), Some(keys + 1), Some(usize::MAX)];
         for (valid_keys, causal) in valid_keys.into_iter().flat_map(|valid| causal.map(|causal| (valid, causal))) {
             (case.valid_keys, case.causal) = (valid_keys, causal);
-            if let Err(error) = equals(&mut *backend, kind, &case) {
+            if let Err(error) = equals(&mut *backend, &case) {
                 panic!("{}: {queries} x {keys} x {dim}, {valid_keys:?}, {causal:?}: {error}", kind.name());
             }
         }
@@ -354,7 +387,7 @@ fn equals_the_specification_at_every_edge(kind: BackendKind) {
 }
 
 /// A backend gives the bits of the specification, or refuses the mask if it is one that does.
-fn equals(backend: &mut dyn Backend, kind: BackendKind, case: &Random) -> Result<(), TestCaseError> {
+fn equals(backend: &mut dyn Backend, case: &Random) -> Result<(), TestCaseError> {
     let mask = case.mask();
     let parameters: Vec<_> =
         case.scales.iter().map(|&scales| Parameters::new(case.dim, scales).expect("in range")).collect();
@@ -366,13 +399,15 @@ fn equals(backend: &mut dyn Backend, kind: BackendKind, case: &Random) -> Result
     let done = AtomicUsize::new(0);
     let progress = |queries| _ = done.fetch_add(queries, Ordering::Relaxed);
     let result = backend.attend(heads, &mut out, &progress);
-    if let Some(error) = case.refusal(kind) {
-        prop_assert_eq!(backend.check_masks(&masks), Err(error.clone()));
+    let limits = backend.limits();
+    let check = limits.check(case.dim, case.keys, &masks);
+    if let Some(error) = case.refusal(limits) {
+        prop_assert_eq!(check, Err(error.clone()));
         prop_assert_eq!(result, Err(error));
         prop_assert!(out.iter().all(|&x| x == 77), "the output was touched");
         return Ok(());
     }
-    prop_assert_eq!(backend.check_masks(&masks), Ok(()));
+    prop_assert_eq!(check, Ok(()));
     result.map_err(|error| TestCaseError::fail(error.to_string()))?;
     prop_assert_eq!(done.into_inner(), parameters.len() * case.queries, "progress");
 
@@ -421,7 +456,9 @@ fn floats_equal_the_specification(kind: BackendKind) {
         };
         let mut out = vec![77.0; query.len()];
         let result = backend.borrow_mut().attend_f32(float_heads, &mut out, &|_| ());
-        if let Some(error) = case.refusal(kind) {
+        let limits = backend.borrow().limits();
+        let refusal = if limits.floats { case.refusal(limits) } else { Some(BackendError::NoFloats) };
+        if let Some(error) = refusal {
             prop_assert_eq!(result, Err(error));
             prop_assert!(is_untouched(&out), "the output was touched");
             return Ok(());
@@ -478,6 +515,7 @@ fn refuses_floats_that_are_not_finite(kind: BackendKind) {
             let mut out = [77.0; 48];
             let got = backend.attend_f32(heads, &mut out, &|_| ()).expect_err("not finite");
             let expected = FloatError::Quantise { tensor, error: QuantiseError::NotFinite { index: 27, got: bad } };
+            let expected = if backend.limits().floats { expected.into() } else { BackendError::NoFloats };
             assert_eq!(got.to_string(), expected.to_string());
             assert!(is_untouched(&out));
         }

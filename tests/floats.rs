@@ -5,7 +5,7 @@ use std::path::Path;
 
 use attn::{
     FloatHeads, Heads, Inputs, Mask, Parameters, Scales,
-    backend::{Backend, BackendKind},
+    backend::{Backend, BackendKind, Options},
     npz::{self, Values},
     quantise,
 };
@@ -79,7 +79,7 @@ fn whole_whisper_heads_lose_less_in_floats_than_in_int8() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/suite/data/whisper.npz");
     let npz::Inputs { heads, keys, dim, values, .. } = npz::read(&path).expect("a committed fixture");
     let Values::Float(tensors) = &values else { panic!("the fixture holds floats") };
-    let mut backend = BackendKind::Auto.open().expect("a backend");
+    let mut backend = BackendKind::Auto.open(&Options::default()).expect("a backend");
     for h in 0..heads {
         let [query, key, value] =
             [&tensors.query, &tensors.key, &tensors.value].map(|tensor| &tensor[h * keys * dim..][..keys * dim]);

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, path::Path};
 
 use attn::{
     Heads, Inputs, Mask, Parameters, Scales,
-    backend::{Backend, BackendError, BackendKind},
+    backend::{Backend, BackendError, BackendKind, Options},
     npz::{self, Values},
     quantise,
 };
@@ -47,7 +47,7 @@ fn count(
 
 #[test]
 fn of_the_vector_kernel() {
-    let mut backend = match BackendKind::Aie2Model.open() {
+    let mut backend = match BackendKind::Aie2Model.open(&Options::default()) {
         Err(BackendError::Unavailable(error)) => {
             println!("SKIPPED {error}");
             return;

@@ -12,7 +12,7 @@ use std::{
 
 use attn::{
     Mask, Parameters, Scales, attend,
-    backend::BackendKind,
+    backend::{BackendKind, Options},
     npz::{Output, OutputValues},
     problem::calibrated_scale,
     scratch_len,
@@ -146,7 +146,7 @@ fn gives_the_bits_of_the_specification() {
 #[test]
 fn a_kernel_of_the_npu_says_that_it_ran_on_the_host_and_refuses_a_boolean_mask() {
     // The conformance suite says so if there was no compiler for it.
-    if BackendKind::Kernel.open().is_err() {
+    if BackendKind::Kernel.open(&Options::default()).is_err() {
         return;
     }
     let scale = 0.1_f32.to_le_bytes();
@@ -453,7 +453,7 @@ fn bad_input_is_refused_in_one_line_and_nothing_is_written() {
         &input,
         &["--backend", "gpu"],
         &[
-            "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar, avx512-vnni, avx512-bw, avx-vnni, avx2, kernel, aie2-model, auto]",
+            "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar, avx512-vnni, avx512-bw, avx-vnni, avx2, kernel, aie2-model, npu, auto]",
         ],
     );
     refuse(&input, &["--frobnicate"], &["unexpected argument '--frobnicate'"]);

@@ -7,7 +7,7 @@ use super::{
     workload::{Data, Io},
 };
 use crate::{
-    backend::{Backend, BackendKind, Isa},
+    backend::{Backend, BackendKind, Isa, Options},
     npz::Qkv,
 };
 
@@ -32,7 +32,7 @@ pub trait Prepared {
 /// One row of the comparison.
 pub struct Contestant<'a> {
     /// The backend's name, or that of the peer.
-    pub name: &'static str,
+    pub name: String,
     /// The instruction set whose peak limits it; none for a peer, the specification, and an NPU's kernel.
     pub isa: Option<Isa>,
     /// Whether it uses the threads there are, or one.
@@ -52,11 +52,15 @@ pub fn available() -> Vec<BackendKind> {
 ///
 /// # Errors
 /// A backend that this CPU does not have; what libtorch says of the numbers.
-pub fn contestants<'a>(data: &'a Data, backends: &[BackendKind]) -> Result<Vec<Contestant<'a>>, BenchError> {
+pub fn contestants<'a>(
+    data: &'a Data,
+    backends: &[BackendKind],
+    options: &Options,
+) -> Result<Vec<Contestant<'a>>, BenchError> {
     let mut all: Vec<Contestant<'a>> = Vec::new();
     for kind in backends {
-        let backend = kind.open()?;
-        let name = backend.name();
+        let backend = kind.open(options)?;
+        let name = backend.name().to_owned();
         // `auto` may be one that is there already.
         if all.iter().any(|other| other.name == name) {
             continue;

@@ -14,7 +14,7 @@ use super::{
     workload::{Data, Workload},
 };
 use crate::{
-    backend::{BackendError, BackendKind, Isa, Unavailable},
+    backend::{self, BackendError, BackendKind, Isa, Unavailable},
     problem::largest_magnitude,
 };
 
@@ -41,6 +41,8 @@ pub struct Options {
     pub rounds: u32,
     /// Which backends.
     pub backends: Vec<BackendKind>,
+    /// What some of them need.
+    pub npu: backend::Options,
 }
 
 /// What an instruction set can do at most.
@@ -99,7 +101,7 @@ pub fn measure(workload: &Workload, options: &Options) -> Result<Rows, BenchErro
         }
     };
     let mut entries = Vec::new();
-    for contestant in contestants(&data, &options.backends)? {
+    for contestant in contestants(&data, &options.backends, &options.npu)? {
         entries.push(warm_up(contestant, &data, rounds)?);
         settle();
     }
@@ -170,7 +172,7 @@ impl Entry<'_> {
         let peak = peaks.iter().filter(of).map(|peak| peak.macs_per_second).reduce(f64::max);
         Row {
             workload: workload.name.clone(),
-            backend: self.contestant.name,
+            backend: self.contestant.name.clone(),
             threads: if self.contestant.threaded { threads } else { 1 },
             rounds: self.times.len(),
             median_ns: seconds * 1e9,

@@ -17,7 +17,7 @@ pub struct Row {
     /// Name of the workload.
     pub workload: String,
     /// Name of the backend or of the peer.
-    pub backend: &'static str,
+    pub backend: String,
     /// Threads that it computes on.
     pub threads: u16,
     /// Rounds that it was measured in: of a long workload the specification and the NPU's kernels have few.

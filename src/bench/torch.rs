@@ -37,7 +37,7 @@ pub(super) fn contestants(data: &Data) -> Result<Vec<Contestant<'_>>, BenchError
             let attention =
                 TorchAttention::new(query.view(), key.view(), value.view(), scale, &[Mask::new()], precision)?;
             let attention = Box::new(Torch { attention, method, out: None });
-            Ok(Contestant { name, isa: None, threaded: true, attention })
+            Ok(Contestant { name: name.to_owned(), isa: None, threaded: true, attention })
         })
         .collect()
 }

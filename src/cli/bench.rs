@@ -10,7 +10,7 @@ use attn::{
 };
 use clap::{Args, value_parser};
 
-use super::input::backends;
+use super::input::{NpuArguments, backends};
 
 /// Measure every backend: speed beside libtorch's and the CPU's peak, and accuracy beside it.
 ///
@@ -41,6 +41,8 @@ pub(super) struct Bench {
     /// kernels run on this CPU, only if they are named.
     #[arg(long = "backend", value_name = "NAME", value_parser = backends())]
     backends: Vec<BackendKind>,
+    #[command(flatten)]
+    npu: NpuArguments,
     /// Rounds. Of calls that take long the specification and the NPU's kernels have three at most.
     #[arg(long, value_name = "N", default_value_t = 21, value_parser = value_parser!(u32).range(1..=1_000_000))]
     rounds: u32,
@@ -53,11 +55,12 @@ impl Bench {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let backends = if self.backends.is_empty() { bench::available() } else { self.backends };
         // Before the first line.
+        let npu = self.npu.options();
         for backend in &backends {
-            backend.open()?;
+            backend.open(&npu)?;
         }
         bench::set_threads(self.threads)?;
-        let options = Options { threads: self.threads, rounds: self.rounds, backends };
+        let options = Options { threads: self.threads, rounds: self.rounds, backends, npu };
         let mut report = Report::new(Environment::of(&options));
         let mut out = io::stdout().lock();
         if !self.json {

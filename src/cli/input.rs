@@ -1,8 +1,16 @@
 //! What several commands take: the backend, the masks, and the form of their input.
 
-use std::{error::Error, path::Path};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use attn::{backend::BackendKind, npz, problem::Problem};
+use attn::{
+    backend::{Backend, BackendError, BackendKind, Options},
+    npz,
+    problem::Problem,
+};
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
@@ -20,14 +28,40 @@ Input, an .npz archive (numpy.savez):
 #[derive(Args)]
 pub(super) struct BackendArgument {
     /// What computes the integers. `kernel` and `aie2-model` are the NPU's kernels, run on this CPU: to check them, not for
-    /// speed; they take no boolean masks.
+    /// speed; `npu` is an NPU, which needs --xclbin. These three take no boolean masks, and `npu` no more keys and dimensions than the
+    /// xclbin was built for.
     #[arg(long, value_name = "NAME", default_value = "scalar", value_parser = backends())]
-    pub(super) backend: BackendKind,
+    backend: BackendKind,
+    #[command(flatten)]
+    npu: NpuArguments,
+}
+
+#[derive(Args)]
+pub(super) struct NpuArguments {
+    /// What the NPU is to run, as `attn npu build` made it; its instructions and manifest are beside it.
+    #[arg(long, value_name = "FILE.xclbin")]
+    pub(super) xclbin: Option<PathBuf>,
+    /// How long a dispatch of the NPU may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+}
+
+impl BackendArgument {
+    pub(super) fn open(&self) -> Result<Box<dyn Backend>, BackendError> {
+        self.backend.open(&self.npu.options())
+    }
+}
+
+impl NpuArguments {
+    pub(super) fn options(&self) -> Options {
+        Options { xclbin: self.xclbin.clone(), timeout: Some(Duration::from_secs(self.timeout)) }
+    }
 }
 
 /// Accepts the names of the backends there are.
 pub(super) fn backends() -> impl TypedValueParser<Value = BackendKind> {
-    PossibleValuesParser::new(BackendKind::ALL.map(BackendKind::name)).try_map(|name| name.parse::<BackendKind>())
+    PossibleValuesParser::new(BackendKind::ALL.iter().map(|kind| kind.name()))
+        .try_map(|name| name.parse::<BackendKind>())
 }
 
 #[derive(Args)]

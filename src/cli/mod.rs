@@ -2,6 +2,7 @@
 
 mod bench;
 mod compare;
+mod doctor;
 mod input;
 mod interrupt;
 mod npu;
@@ -34,6 +35,7 @@ enum Command {
     Compare(compare::Compare),
     Bench(bench::Bench),
     Npu(npu::Npu),
+    Doctor(doctor::Doctor),
 }
 
 /// Runs the command line; a usage error ends with status 2.
@@ -53,6 +55,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Compare(command) => command.run(),
         Command::Bench(command) => command.run(),
         Command::Npu(command) => command.run(),
+        Command::Doctor(command) => command.run(),
     };
     result.unwrap_or_else(|error| {
         // Whoever read the report has seen enough of it (`attn validate | head`).
@@ -94,8 +97,8 @@ mod tests {
             ),
             (
                 &["validate", "--backend", "gpu"],
-                "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar, avx512-vnni, avx512-bw, avx-vnni, avx2, kernel, aie2-model, auto]; For more information, try \
-                 '--help'.",
+                "invalid value 'gpu' for '--backend <NAME>'; [possible values: scalar, avx512-vnni, avx512-bw, avx-vnni, avx2, \
+                 kernel, aie2-model, npu, auto]; tip: a similar value exists: 'npu'; For more information, try '--help'.",
             ),
             (
                 &["compre"],

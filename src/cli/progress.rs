@@ -18,11 +18,11 @@ pub(super) struct Bar {
 }
 
 impl Bar {
-    pub(super) fn new(what: &'static str, queries: usize) -> Self {
+    pub(super) fn new(what: &str, queries: usize) -> Self {
         let bar = ProgressBar::with_draw_target(Some(queries as u64), ProgressDrawTarget::hidden());
         let style = ProgressStyle::with_template("{msg} [{wide_bar}] {pos}/{len} queries, {eta} left");
         bar.set_style(style.expect("a valid template").progress_chars("=> "));
-        bar.set_message(what);
+        bar.set_message(what.to_owned());
         Self { drawn: bar, start: Instant::now(), terminal: io::stderr().is_terminal() }
     }
 

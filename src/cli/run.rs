@@ -59,9 +59,9 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        let mut backend = self.backend.backend.open()?;
+        let mut backend = self.backend.open()?;
         let (problem, shape) = self.masks.read(&self.input)?;
-        problem.check_masks(&*backend)?;
+        problem.check_limits(&*backend)?;
         interrupt::handle()?;
         interrupt::finish(|| npz::check_writable(&self.output))?;
         let queries = problem.heads * problem.queries;

@@ -122,7 +122,7 @@ struct Prepared {
 pub fn run(case: Case, backend: &mut dyn Backend, progress: Progress<'_>) -> Result<CaseReport, CaseError> {
     let (problem, expectation) = (case.problem)()?;
     problem.check()?;
-    problem.check_masks(backend)?;
+    problem.check_limits(backend)?;
     let prepared = problem.for_groups(|kv_head| {
         let group = expectation.float_group(&problem, kv_head);
         let truths = group.heads.clone().zip(group.truth(progress)?);

@@ -154,7 +154,7 @@ pub struct Report {
     /// Version of this package.
     pub version: &'static str,
     /// The backend that computed.
-    pub backend: &'static str,
+    pub backend: String,
     /// [`libtorch`](libtorch()): what the figures called `libtorch` compare with.
     pub libtorch: Option<String>,
     /// One per case.
@@ -177,9 +177,16 @@ pub struct Skipped {
 impl Report {
     /// A report of these cases.
     #[must_use]
-    pub fn new(backend: &'static str, cases: Vec<CaseReport>, skipped: Vec<Skipped>) -> Self {
+    pub fn new(backend: &str, cases: Vec<CaseReport>, skipped: Vec<Skipped>) -> Self {
         let passed = cases.iter().all(|case| case.passed);
-        Self { version: env!("CARGO_PKG_VERSION"), backend, libtorch: libtorch(), cases, skipped, passed }
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            backend: backend.to_owned(),
+            libtorch: libtorch(),
+            cases,
+            skipped,
+            passed,
+        }
     }
 }
 

@@ -126,9 +126,10 @@ pub struct Buffer {
     lines: Vec<Line>,
 }
 
+/// A line of an object.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Line([i8; ALIGNMENT]);
+pub struct Line(pub(crate) [i8; ALIGNMENT]);
 
 impl Buffer {
     /// Makes it so many zeros; the memory is used again.
@@ -164,12 +165,6 @@ impl Buffer {
         self.lines.as_mut_ptr().cast()
     }
 
-    fn set_i32(&mut self, offset: usize, value: i32) {
-        for (i, byte) in value.to_le_bytes().into_iter().enumerate() {
-            self[offset + i] = byte.cast_signed();
-        }
-    }
-
     fn i32(&self, offset: usize) -> i32 {
         i32::from_le_bytes([0, 1, 2, 3].map(|i| self[offset + i].cast_unsigned()))
     }
@@ -203,43 +198,118 @@ impl Query {
     /// # Panics
     /// A number of queries that no object has, or a mask with a boolean part.
     pub fn pack(&mut self, parameters: &Parameters, mask: &Mask<'_>, first: usize, keys: usize, query: &[i8]) {
-        assert!(mask.is_prefix(), "the object says where a row's keys end, and no more");
         let shape = Shape::new(query.len() / parameters.dim(), parameters.dim());
         self.shape = shape;
         self.buffer.zeros(PARAMETERS_BYTES + query_bytes(shape));
-        let valid = mask.end(usize::MAX, keys);
-        let seen = mask.end(first, keys);
-        for (offset, value) in [
-            (parameter::ABI, ABI),
-            (parameter::DIM, shape.dim as i32),
-            (parameter::QUERIES, shape.queries as i32),
-            (parameter::KEYS, valid as i32),
-            // A causal rule that hides nothing of the first query hides nothing of the others.
-            (parameter::CAUSAL, if seen == valid { NOT_CAUSAL } else { seen as i32 - 1 }),
-            (parameter::SCORE_MULTIPLIER, parameters.score_multiplier().to_bits().into()),
-            (parameter::SCORE_SHIFT, parameters.score_shift()),
-            (parameter::GAIN, parameters.gain().to_bits().into()),
-            (parameter::GAIN_EXPONENT, parameters.gain_exponent()),
-        ] {
-            self.buffer.set_i32(offset, value);
-        }
-        // Tiles of 4 × 8, half a line each: the columns of 4 rows, then those of the next 4.
-        let dim = parameters.dim();
-        let tiles = shape.dim / TILE;
-        let lines = &mut self.buffer.lines[PARAMETERS_BYTES / ALIGNMENT..];
-        for (first, column) in (0..shape.queries).step_by(TILE).flat_map(|i| (0..tiles).map(move |c| (i, c))) {
-            let eight = tile(query, dim, first, column * TILE);
-            for (half, four) in eight.chunks_exact(ROWS).enumerate().take((shape.queries - first) / ROWS) {
-                let at = (first / ROWS + half) * tiles + column;
-                lines[at / 2].0[at % 2 * 32..][..32].copy_from_slice(four.as_flattened());
-            }
-        }
+        pack_query(&mut self.buffer.lines, shape.dim, parameters, mask, first, keys, query);
     }
 
     /// Its bytes.
     #[must_use]
     pub const fn buffer(&self) -> &Buffer {
         &self.buffer
+    }
+}
+
+/// Packs queries, as [`Query::pack`], into the first lines of an object whose stored columns may be more. Returns the lines that
+/// they took.
+///
+/// # Panics
+/// As [`Query::pack`]; fewer columns, or too few lines.
+pub fn pack_query(
+    lines: &mut [Line],
+    stored: usize,
+    parameters: &Parameters,
+    mask: &Mask<'_>,
+    first: usize,
+    keys: usize,
+    query: &[i8],
+) -> usize {
+    assert!(mask.is_prefix(), "the object says where a row's keys end, and no more");
+    let dim = parameters.dim();
+    let shape = Shape::new(query.len() / dim, stored);
+    assert!(dim <= shape.dim, "columns for all of a query");
+    let valid = mask.end(usize::MAX, keys);
+    let seen = mask.end(first, keys);
+    // A causal rule that hides nothing of the first query hides nothing of the others.
+    let causal = if seen == valid { NOT_CAUSAL } else { seen as i32 - 1 };
+    let header = [
+        (parameter::KEYS, valid as i32),
+        (parameter::CAUSAL, causal),
+        (parameter::SCORE_MULTIPLIER, parameters.score_multiplier().to_bits().into()),
+        (parameter::SCORE_SHIFT, parameters.score_shift()),
+        (parameter::GAIN, parameters.gain().to_bits().into()),
+        (parameter::GAIN_EXPONENT, parameters.gain_exponent()),
+    ];
+    set_parameters(&mut lines[0], shape, &header);
+    // Tiles of 4 × 8, half a line each: the columns of 4 rows, then those of the next 4.
+    let tiles = shape.dim / TILE;
+    let lines = &mut lines[PARAMETERS_BYTES / ALIGNMENT..];
+    for (first, column) in (0..shape.queries).step_by(TILE).flat_map(|i| (0..tiles).map(move |c| (i, c))) {
+        let eight = tile(query, dim, first, column * TILE);
+        for (half, four) in eight.chunks_exact(ROWS).enumerate().take((shape.queries - first) / ROWS) {
+            let at = (first / ROWS + half) * tiles + column;
+            lines[at / 2].0[at % 2 * 32..][..32].copy_from_slice(four.as_flattened());
+        }
+    }
+    (PARAMETERS_BYTES + query_bytes(shape)) / ALIGNMENT
+}
+
+/// Packs an object of the fewest rows, none of which sees a key: nothing to do for a kernel. Returns the lines that it took.
+///
+/// # Panics
+/// A number of columns that no object has, or too few lines.
+pub fn pack_no_query(lines: &mut [Line], stored: usize) -> usize {
+    let shape = Shape::new(ROWS, stored);
+    let used = (PARAMETERS_BYTES + query_bytes(shape)) / ALIGNMENT;
+    lines[..used].fill(Line([0; ALIGNMENT]));
+    // The least gain that there is.
+    let header = [(parameter::CAUSAL, NOT_CAUSAL), (parameter::GAIN, 1 << 15)];
+    set_parameters(&mut lines[0], shape, &header);
+    used
+}
+
+/// Writes the parameters; what is not among these is 0.
+fn set_parameters(line: &mut Line, shape: Shape, header: &[(usize, i32)]) {
+    line.0.fill(0);
+    let object =
+        [(parameter::ABI, ABI), (parameter::DIM, shape.dim as i32), (parameter::QUERIES, shape.queries as i32)];
+    for (offset, value) in object.iter().chain(header) {
+        line.0[*offset..][..4].copy_from_slice(&value.to_le_bytes().map(u8::cast_signed));
+    }
+}
+
+/// Objects as a device finds them.
+#[cfg(test)]
+pub(crate) mod found {
+    use super::{
+        BLOCK, Block, Buffer, Line, PARAMETERS_BYTES, Query, Shape, Tile, block_bytes, parameter, query_bytes,
+    };
+
+    fn buffer(lines: &[Line], bytes: usize) -> Buffer {
+        Buffer { lines: lines[..bytes / super::ALIGNMENT].to_vec() }
+    }
+
+    fn shape(lines: &[Line]) -> Shape {
+        let header = Buffer { lines: lines[..1].to_vec() };
+        let number = |offset| header.i32(offset) as usize;
+        let shape = Shape::new(number(parameter::QUERIES), number(parameter::DIM));
+        assert_eq!((shape.queries, shape.dim), (number(parameter::QUERIES), number(parameter::DIM)));
+        shape
+    }
+
+    pub(crate) fn query(lines: &[Line]) -> Query {
+        let shape = shape(lines);
+        Query { buffer: buffer(lines, PARAMETERS_BYTES + query_bytes(shape)), shape }
+    }
+
+    pub(crate) fn block(lines: &[Line], dim: usize) -> Block {
+        Block { buffer: buffer(lines, block_bytes(Shape::new(BLOCK, dim))), dim }
+    }
+
+    pub(crate) fn tile(lines: &[Line]) -> Tile {
+        let shape = shape(lines);
+        Tile { buffer: buffer(lines, PARAMETERS_BYTES + query_bytes(shape) + block_bytes(shape)), shape }
     }
 }
 
@@ -260,24 +330,34 @@ impl Block {
         let shape = Shape::new(1, dim);
         self.dim = shape.dim;
         self.buffer.zeros(block_bytes(shape));
-        // Tiles of 8 × 8, a line each: all keys of 8 columns, then those of the next 8. Those of keys are transposed.
-        let (key_lines, value_lines) = self.buffer.lines.split_at_mut(BLOCK * shape.dim / ALIGNMENT);
-        for (at, (key_line, value_line)) in key_lines.iter_mut().zip(value_lines).enumerate() {
-            let (column, row) = (at / (BLOCK / TILE) * TILE, at % (BLOCK / TILE) * TILE);
-            let keys = tile(key, dim, row, column);
-            for (c, to) in key_line.0.chunks_exact_mut(TILE).enumerate() {
-                for (to, key) in to.iter_mut().zip(&keys) {
-                    *to = key[c];
-                }
-            }
-            value_line.0.copy_from_slice(tile(value, dim, row, column).as_flattened());
-        }
+        pack_block(&mut self.buffer.lines, shape.dim, dim, key, value);
     }
 
     /// Its bytes.
     #[must_use]
     pub const fn buffer(&self) -> &Buffer {
         &self.buffer
+    }
+}
+
+/// Packs keys and values, as [`Block::pack`], into the first lines of an object whose stored columns may be more.
+///
+/// # Panics
+/// As [`Block::pack`]; fewer columns, or too few lines.
+pub fn pack_block(lines: &mut [Line], stored: usize, dim: usize, key: &[i8], value: &[i8]) {
+    assert!(key.len() <= BLOCK * dim && dim <= stored, "a block has 64 keys, and columns for all of a key");
+    // Tiles of 8 × 8, a line each: all keys of 8 columns, then those of the next 8. Those of keys are transposed.
+    let (key_lines, rest) = lines.split_at_mut(BLOCK * stored / ALIGNMENT);
+    let value_lines = &mut rest[..key_lines.len()];
+    for (at, (key_line, value_line)) in key_lines.iter_mut().zip(value_lines).enumerate() {
+        let (column, row) = (at / (BLOCK / TILE) * TILE, at % (BLOCK / TILE) * TILE);
+        let keys = tile(key, dim, row, column);
+        for (c, to) in key_line.0.chunks_exact_mut(TILE).enumerate() {
+            for (to, key) in to.iter_mut().zip(&keys) {
+                *to = key[c];
+            }
+        }
+        value_line.0.copy_from_slice(tile(value, dim, row, column).as_flattened());
     }
 }
 
@@ -361,16 +441,30 @@ impl Output {
         self.buffer.zeros(shape.queries * shape.dim);
     }
 
+    #[cfg(test)]
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.buffer.lines
+    }
+
     /// Writes the first rows and columns, those of the head, `[queries, dim]`.
     ///
     /// # Panics
     /// More rows or columns than are stored.
     pub fn unpack(&self, dim: usize, out: &mut [i8]) {
-        assert!(dim <= self.shape.dim && out.len() <= self.shape.queries * dim);
-        for (i, row) in out.chunks_exact_mut(dim).enumerate() {
-            for (c, x) in row.iter_mut().enumerate() {
-                *x = self.buffer[i * self.shape.dim + c];
-            }
+        unpack(&self.buffer.lines, self.shape.dim, dim, out);
+    }
+}
+
+/// Writes the first rows and columns of an output object, those of the head, `[queries, dim]`.
+///
+/// # Panics
+/// More columns than are stored, or too few lines.
+pub fn unpack(lines: &[Line], stored: usize, dim: usize, out: &mut [i8]) {
+    assert!(dim <= stored, "columns of the object");
+    for (i, row) in out.chunks_exact_mut(dim).enumerate() {
+        for (c, x) in row.iter_mut().enumerate() {
+            let at = i * stored + c;
+            *x = lines[at / ALIGNMENT].0[at % ALIGNMENT];
         }
     }
 }

@@ -20,9 +20,13 @@
 pub mod build;
 pub mod design;
 mod heads;
+#[cfg(feature = "runtime")]
+pub mod host;
 pub mod kernel;
 pub mod layout;
 pub mod model;
+#[cfg(feature = "runtime")]
+pub mod runtime;
 pub mod xclbin;
 
 use std::{error::Error, fmt};

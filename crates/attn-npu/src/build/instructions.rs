@@ -66,7 +66,7 @@ impl Instructions {
     /// The name of the device that it is for, if that is known.
     #[must_use]
     pub fn device(&self) -> Option<&'static str> {
-        [Device::Npu1, Device::Npu2].into_iter().find(|&device| generation(device) == self.generation).map(Device::name)
+        Device::ALL.into_iter().find(|&device| generation(device) == self.generation).map(Device::name)
     }
 
     /// Whether it is for a design's device and columns.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Build, Instructions, SOURCES, Step, Toolchain};
 use crate::{
-    design::Form,
+    design::{Design, Device, Form},
     layout::ABI,
     xclbin::{Xclbin, XclbinError},
 };
@@ -125,6 +125,24 @@ impl Manifest {
             compare("device", header.device().unwrap_or("unknown").to_owned(), self.device.clone());
         }
         Ok(differences)
+    }
+
+    /// The design that it names, within the limits of the hardware.
+    ///
+    /// # Errors
+    /// A device or numbers that are no design's, with got and expected.
+    pub fn design(&self) -> Result<Design, String> {
+        let device = Device::ALL.into_iter().find(|device| device.name() == self.device);
+        let device = device.ok_or_else(|| format!("device: got `{}`, expected npu1 or npu2", self.device))?;
+        let number = |name: &str| self.design.get(name).copied().ok_or_else(|| format!("design: it has no `{name}`"));
+        let form = match self.design.get("tiles") {
+            Some(&per_core) => Form::Tiles { per_core },
+            None => Form::Sequence { heads: number("heads")?, queries: number("queries")?, keys: number("keys")? },
+        };
+        let (columns, rows, dim, depth) = (number("columns")?, number("rows")?, number("dim")?, number("depth")?);
+        let design = Design { device, columns, rows, dim, depth, form };
+        design.check().map_err(|error| format!("design: {error}"))?;
+        Ok(design)
     }
 
     /// Reads one.

@@ -87,7 +87,7 @@ const LOG: &str = "build.log";
 const PRODUCTS: [(&str, &str); 3] = [(XCLBIN, "xclbin"), (INSTRUCTIONS, "insts.bin"), (MANIFEST, "json")];
 
 /// What the driver runs.
-const KERNEL: &str = "MLIR_AIE";
+pub(crate) const KERNEL: &str = "MLIR_AIE";
 
 /// Lines of a tool's log that are shown.
 const LOG_LINES: usize = 20;

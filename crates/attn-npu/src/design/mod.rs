@@ -22,6 +22,9 @@ pub enum Device {
 }
 
 impl Device {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Npu1, Self::Npu2];
+
     /// Its name in a description and in mlir-aie.
     #[must_use]
     pub const fn name(self) -> &'static str {

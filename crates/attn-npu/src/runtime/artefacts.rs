@@ -1,0 +1,82 @@
+//! What `attn npu build` left: read, and compared with what it says of itself, before anything of the device is touched.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use super::SessionError;
+use crate::{
+    build::{Instructions, KERNEL, Manifest},
+    design::Design,
+    layout::ABI,
+    xclbin::{Uuid, Xclbin},
+};
+
+/// Far more than a design of the whole array takes: what has no end is none of these files.
+pub const MOST_BYTES: u64 = 256 << 20;
+
+/// An xclbin, with what lies beside it.
+#[derive(Clone, Debug)]
+pub struct Artefacts {
+    /// Where the xclbin is.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub xclbin: Vec<u8>,
+    /// What the driver knows it by.
+    pub uuid: Uuid,
+    /// What a dispatch runs.
+    pub instructions: Vec<u8>,
+    /// The program of the array.
+    pub design: Design,
+}
+
+impl Artefacts {
+    /// Reads `NAME.xclbin`, and `NAME.insts.bin` and `NAME.json` beside it.
+    ///
+    /// # Errors
+    /// A file that is not there, not whole or not what the manifest says; a manifest of another version of objects or arithmetic, or of
+    /// a design that the hardware cannot do.
+    pub fn read(xclbin: &Path) -> Result<Self, SessionError> {
+        let bytes = read(xclbin)?;
+        let container =
+            Xclbin::parse(&bytes).map_err(|error| SessionError::Xclbin { path: xclbin.to_owned(), error })?;
+        let instructions = read(&xclbin.with_extension("insts.bin"))?;
+        let path = xclbin.with_extension("json");
+        let wrong = |error: String| SessionError::Manifest { path: path.clone(), error };
+        let manifest = Manifest::from_json(&read(&path)?).map_err(|error| wrong(error.to_string()))?;
+        for (what, got, expected) in [
+            ("version of the objects (abi)", i64::from(manifest.abi), i64::from(ABI)),
+            ("version of the arithmetic", manifest.arithmetic.into(), attn_fixed::ARITHMETIC.into()),
+        ] {
+            if got != expected {
+                return Err(wrong(format!("{what}: got {got}, expected {expected}")));
+            }
+        }
+        let design = manifest.design().map_err(wrong)?;
+        let differences = manifest.differences(&bytes, Some(&instructions));
+        let differences = differences.map_err(|error| SessionError::Xclbin { path: xclbin.to_owned(), error })?;
+        if let Some(difference) = differences.into_iter().next() {
+            return Err(SessionError::NotAsBuilt { path: xclbin.to_owned(), difference });
+        }
+        let checked = Instructions::parse(&instructions).and_then(|header| header.check(&design));
+        checked.map_err(|error| SessionError::Instructions { path: xclbin.with_extension("insts.bin"), error })?;
+        if !container.kernels.iter().any(|kernel| kernel.name == KERNEL) {
+            let names: Vec<_> = container.kernels.into_iter().map(|kernel| kernel.name).collect();
+            let difference = format!("kernel: got {}, expected {KERNEL}", names.join(", "));
+            return Err(SessionError::NotAsBuilt { path: xclbin.to_owned(), difference });
+        }
+        Ok(Self { path: xclbin.to_owned(), xclbin: bytes, uuid: container.uuid, instructions, design })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SessionError> {
+    let wrong = SessionError::file(path);
+    let mut bytes = Vec::new();
+    fs::File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)).map_err(&wrong)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(wrong(io::Error::from(io::ErrorKind::FileTooLarge)));
+    }
+    Ok(bytes)
+}
