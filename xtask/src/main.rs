@@ -1,11 +1,13 @@
 //! `cargo xtask`: the project's own commands. `cargo xtask test` does its own set-up and passes all tests.
 
 mod checks;
+mod debian;
 mod generate;
 mod host_model;
 mod instructions;
 mod kernels;
 mod libtorch;
+mod npu;
 mod run;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod step;
@@ -26,18 +28,20 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   instructions     a tile and a head take as many instructions as on record, counted by valgrind or step by step
   numpy            fixtures, float truth, arithmetic and archives against real numpy
   kernels          the NPU's kernels: without warnings, freestanding, and the suite's inputs under sanitizers
-  xclbinutil       `attn npu inspect` against XRT's own tool, which it installs below target/
+  xclbinutil       `attn npu inspect` against XRT's own tool, in a Debian below target/
+  emulated-npu     the backend npu through XRT, on an emulated driver in that Debian: conformance, failures, a soak
   freestanding     attn-fixed linked and run without any library
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
   fuzz             whatever bytes say, all instruction sets agree with the specification, files are read or refused
   lint             format, clippy and documentation without warnings
+  npu              the same on the NPU of this machine, with the XRT, Peano and mlir-aie that it has
   libtorch         install libtorch below target/, or check the one that the environment names
   generate         write the generated files
   count            count instructions and put them on record";
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 12] = [
+const CHECKS: [(&str, Check); 13] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("sanitizer", checks::sanitizer),
@@ -47,6 +51,7 @@ const CHECKS: [(&str, Check); 12] = [
     ("numpy", checks::numpy),
     ("kernels", kernels::check),
     ("xclbinutil", xclbinutil::check),
+    ("emulated-npu", npu::emulated),
     ("freestanding", checks::freestanding),
     ("torch", libtorch::check),
     ("fuzz", checks::fuzz),
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
     let checks: Vec<(&'static str, Check)> = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => CHECKS.to_vec(),
         ["lint"] => vec![("lint", checks::lint)],
+        ["npu"] => vec![("npu", npu::device)],
         ["libtorch"] => vec![("libtorch", libtorch::install)],
         ["generate"] => vec![("generate", generate::write)],
         ["count"] => vec![("count", instructions::write)],

@@ -1,44 +1,34 @@
 //! `cargo xtask xclbinutil`: XRT's own tool makes a container, and `attn npu inspect` says what the tool was told.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, process::Command};
 
 use serde_json::{Value, json};
 
-use crate::run::Run;
+use crate::{debian::Debian, run::Run};
 
 /// What the tool is told, and the container that is committed.
 const INPUTS: &str = "crates/attn-npu/tests/xclbin";
 
 pub(crate) fn check(run: &mut Run) -> Result<(), String> {
-    let Some(tool) = Tool::find(run) else { return Ok(()) };
+    let Some(debian) = Debian::find(run, "xclbinutil")? else { return Ok(()) };
     let folder = run.root.join("target/xclbin");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let made = folder.join("made.xclbin").display().to_string();
-    run.run(tool.command(
-        run,
-        &[
-            "--add-replace-section",
-            "MEM_TOPOLOGY:JSON:mem_topology.json",
-            "--add-kernel",
-            "kernels.json",
-            "--add-replace-section",
-            "AIE_PARTITION:JSON:partition.json",
-            "--force",
-            "--output",
-            &made,
-        ],
-    ))?;
-    let info = output(tool.command(run, &["--info", "--input", &made]))?;
+    // It looks for the PDI in its own folder.
+    let mut make = debian.command(run, "env");
+    make.arg("--chdir").arg(run.root.join(INPUTS)).arg("xclbinutil");
+    make.args(["--add-replace-section", "MEM_TOPOLOGY:JSON:mem_topology.json", "--add-kernel", "kernels.json"]);
+    make.args(["--add-replace-section", "AIE_PARTITION:JSON:partition.json", "--force", "--output", &made]);
+    run.run(make)?;
+    let mut info = debian.command(run, "xclbinutil");
+    info.args(["--info", "--input", &made]);
+    let info = output(info)?;
     let got = inspect(run, &made)?;
 
-    // Who makes it, when, and under what name: all that may differ from the committed one.
+    // Who makes it, when, where, and under what name: all that may differ from the committed one.
     let committed = inspect(run, &run.root.join(INPUTS).join("stand_in.xclbin").display().to_string())?;
     let without = |mut file: Value| {
-        for changing in ["uuid", "time", "version"] {
+        for changing in ["uuid", "time", "version", "length"] {
             file[changing].take();
         }
         file
@@ -93,80 +83,6 @@ fn kernel(kernel: &Value) -> Value {
         "instances": each(&kernel["instances"], |instance| instance["name"].clone()),
         "arguments": arguments,
     })
-}
-
-/// `xclbinutil`, with what starts it.
-struct Tool(Vec<String>);
-
-impl Tool {
-    /// The one of PATH, or that of Debian's unstable distribution below `target/`, which is extracted only: nothing of it is
-    /// installed. None, and listed as skipped, where there is neither. In Debian 12 the package holds a script without the
-    /// program, which says nothing and succeeds.
-    fn find(run: &mut Run) -> Option<Self> {
-        let root = run.root.join("target/xrt");
-        let candidates = [Self(vec!["xclbinutil".to_owned()]), Self::extracted(&root)];
-        let [in_path, extracted] = candidates;
-        if in_path.works(run) {
-            return Some(in_path);
-        }
-        if extracted.works(run) {
-            return Some(extracted);
-        }
-        let what = "xclbinutil";
-        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-            run.skip(what, "there is none, and it is extracted on x86-64 Linux only");
-            return None;
-        }
-        if run.command("mmdebstrap", &["--version"]).output().is_err() {
-            let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends mmdebstrap";
-            if run.run(run.command("sh", &["-c", install])).is_err() {
-                run.skip(what, "there is none, and `apt-get install mmdebstrap` failed (it needs root)");
-                return None;
-            }
-        }
-        let path = root.display().to_string();
-        let extract = [
-            "--variant=extract",
-            "--include=libxrt-utils",
-            // Signed all the same, by a mirror that may lag behind.
-            "--aptopt=Acquire::Check-Valid-Until \"false\"",
-            "unstable",
-            &path,
-            "http://deb.debian.org/debian",
-        ];
-        // What an earlier attempt left.
-        _ = fs::remove_dir_all(&root);
-        if run.run(run.command("mmdebstrap", &extract)).is_err() || !extracted.works(run) {
-            run.skip(what, "`mmdebstrap --variant=extract --include=libxrt-utils unstable` failed");
-            return None;
-        }
-        Some(extracted)
-    }
-
-    /// With its own loader and libraries, as they need a newer C library than this system may have.
-    fn extracted(root: &Path) -> Self {
-        let libraries = root.join("usr/lib/x86_64-linux-gnu");
-        let parts: [PathBuf; 4] = [
-            libraries.join("ld-linux-x86-64.so.2"),
-            "--library-path".into(),
-            libraries,
-            root.join("usr/bin/xclbinutil"),
-        ];
-        Self(parts.iter().map(|part| part.display().to_string()).collect())
-    }
-
-    fn works(&self, run: &Run) -> bool {
-        self.command(run, &["--version"])
-            .output()
-            .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("XRT Build Version"))
-    }
-
-    /// In the folder of what it is told.
-    fn command(&self, run: &Run, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.0[0]);
-        command.args(&self.0[1..]).args(arguments).current_dir(run.root.join(INPUTS));
-        command
-    }
 }
 
 /// What `attn npu inspect --json` says.

@@ -151,18 +151,22 @@ pub fn try_open(node: &Path) -> Result<(), Refused> {
     }
 }
 
-/// The name of the group that a file belongs to, or its number; that of Linux's distributions where it cannot be seen.
+/// The name of the group that a file belongs to, or its number; that of Linux's distributions where it cannot be seen or is root's,
+/// which nobody should join.
 fn group_of(file: &Path) -> String {
     #[cfg(unix)]
-    if let Ok(metadata) = fs::metadata(file) {
-        let number = std::os::unix::fs::MetadataExt::gid(&metadata);
-        return name_of_group(number).unwrap_or_else(|| number.to_string());
+    let group = fs::metadata(file).map(|metadata| std::os::unix::fs::MetadataExt::gid(&metadata)).ok();
+    #[cfg(not(unix))]
+    let group: Option<u32> = {
+        _ = file;
+        None
+    };
+    match group {
+        None | Some(0) => "render".to_owned(),
+        Some(number) => name_of_group(number).unwrap_or_else(|| number.to_string()),
     }
-    _ = file;
-    "render".to_owned()
 }
 
-#[cfg(unix)]
 fn name_of_group(number: u32) -> Option<String> {
     let groups = fs::read_to_string("/etc/group").ok()?;
     groups.lines().find_map(|line| {

@@ -1,0 +1,396 @@
+//! The backend `npu` on a device: `cargo xtask npu` on a machine that has one, `cargo xtask emulated-npu` on the emulated driver.
+//!
+//! `ATTN_NPU` names the folder of the xclbins. What is injected into the emulated driver cannot be into a device.
+#![cfg(feature = "xrt-shim")]
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use attn::{Heads, Inputs, Mask, Parameters, Scales, attend, scratch_len};
+use attn_npu::runtime::{Binding, Options, Session, SessionError, Times};
+use serde_json::Value;
+
+/// A device has few contexts: one test at a time takes them.
+static DEVICE: Mutex<()> = Mutex::new(());
+
+/// Whether the driver is the emulated one.
+fn is_emulated() -> bool {
+    std::env::var_os("ATTN_EMULATOR").is_some()
+}
+
+fn xclbin(name: &str) -> PathBuf {
+    let folder = std::env::var_os("ATTN_NPU").expect("ATTN_NPU names the folder of the xclbins: run `cargo xtask npu`");
+    Path::new(&folder).join(format!("attn-{name}.xclbin"))
+}
+
+fn open(name: &str) -> Session {
+    Session::open(&Options::new(xclbin(name))).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Heads of numbers that look like noise.
+struct Case {
+    parameters: Vec<Parameters>,
+    masks: Vec<Mask<'static>>,
+    tensors: [Vec<i8>; 3],
+}
+
+impl Case {
+    fn new(heads: usize, queries: usize, keys: usize, dim: usize) -> Self {
+        let numbers = |salt: usize, len: usize| -> Vec<i8> {
+            (0..len).map(|i| ((i + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as i8).collect()
+        };
+        let scales = Scales { query: 0.02, key: 0.02, value: 1.0, out: 0.4 };
+        Self {
+            parameters: vec![Parameters::new(dim, scales).expect("in range"); heads],
+            masks: vec![Mask::new(); heads],
+            tensors: [
+                numbers(1, heads * queries * dim),
+                numbers(2, heads * keys * dim),
+                numbers(3, heads * keys * dim),
+            ],
+        }
+    }
+
+    fn heads(&self) -> Heads<'_> {
+        let [query, key, value] = &self.tensors;
+        let inputs = Inputs { query, key, value };
+        Heads { parameters: &self.parameters, masks: &self.masks, kv_heads: self.parameters.len(), inputs }
+    }
+
+    fn expected(&self) -> Vec<i8> {
+        let mut out = vec![0; self.tensors[0].len()];
+        let len = out.len() / self.parameters.len();
+        for (head, out) in out.chunks_exact_mut(len).enumerate() {
+            let head = self.heads().head(head);
+            let mut scratch = vec![0; scratch_len(head.parameters.dim())];
+            attend(head.parameters, head.inputs, head.mask, &mut scratch, out).expect("a valid head");
+        }
+        out
+    }
+}
+
+#[test]
+fn a_session_names_what_computes() {
+    let _device = DEVICE.lock();
+    for &binding in Binding::ALL {
+        let options = Options { binding: Some(binding), ..Options::new(xclbin("tile-core")) };
+        let session = Session::open(&options).unwrap_or_else(|error| panic!("{error}"));
+        let identity = session.identity().clone();
+        println!("{identity}");
+        assert_eq!(identity.device.contains("emulated"), is_emulated(), "{identity}");
+        assert!(identity.xrt.starts_with("2.") && identity.xrt.ends_with(&format!("({})", binding.name())));
+        assert!(identity.xclbin.starts_with("attn-tile-core.xclbin "), "{identity}");
+        assert!(!identity.driver.is_empty() && !identity.firmware.is_empty());
+    }
+}
+
+/// 100 000 tiles: the same bits for ever, and neither memory nor handles more than after the first thousands.
+#[test]
+fn a_soak_leaves_nothing_behind() {
+    let _device = DEVICE.lock();
+    const TILES: usize = 100_000;
+    let mut session = open("tiles-array");
+    let case = Case::new(1024, 64, 64, 64);
+    let expected = case.expected();
+    let mut out = vec![0; expected.len()];
+    let mut used = None;
+    let start = Instant::now();
+    for round in 0..TILES.div_ceil(1024) {
+        session.attend(case.heads(), &mut out, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
+        assert!(out == expected, "round {round}: other bits");
+        out.fill(0);
+        // What is allocated once is there by now.
+        if round == 9 {
+            used = Some(usage());
+        }
+    }
+    let (before, after) = (used.expect("ten rounds"), usage());
+    println!("{TILES} tiles in {:.1} s: before {before:?}, after {after:?}", start.elapsed().as_secs_f64());
+    assert_eq!(after.handles, before.handles);
+    assert!(after.kibibytes <= before.kibibytes + 1024, "{before:?} {after:?}");
+}
+
+/// What this process holds.
+#[derive(Debug)]
+struct Usage {
+    kibibytes: u64,
+    handles: usize,
+}
+
+fn usage() -> Usage {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
+    let kibibytes = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+    Usage { kibibytes, handles: fs::read_dir("/proc/self/fd").expect("Linux").count() }
+}
+
+/// Sessions come and go; more of them than there are contexts are refused in a sentence, and the others go on.
+#[test]
+fn sessions_take_contexts_and_give_them_back() {
+    let _device = DEVICE.lock();
+    let case = Case::new(1, 64, 64, 64);
+    let expected = case.expected();
+    for _ in 0..20 {
+        drop(open("tile-core"));
+    }
+    let handles = usage().handles;
+    let mut sessions = Vec::new();
+    let error = loop {
+        match Session::open(&Options::new(xclbin("tile-core"))) {
+            Ok(session) => sessions.push(session),
+            Err(error) => break error,
+        }
+        assert!(sessions.len() <= 64, "the device has that many contexts?");
+    };
+    println!("{} sessions at once, then: {error}", sessions.len());
+    assert!(matches!(error, SessionError::Contexts(_)), "{error:?}");
+    for session in &mut sessions {
+        let mut out = vec![0; expected.len()];
+        session.attend(case.heads(), &mut out, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(out, expected);
+    }
+    drop(sessions);
+    drop(open("tile-core"));
+    assert_eq!(usage().handles, handles);
+}
+
+#[test]
+fn two_threads_take_two_sessions() {
+    let _device = DEVICE.lock();
+    let case = Case::new(3, 100, 300, 40);
+    let expected = case.expected();
+    let mut sessions: Vec<_> = (0..2).map(|_| open("npu1-1x4-d64-sequence-1x256x1536")).collect();
+    std::thread::scope(|scope| {
+        for session in &mut sessions {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    let mut out = vec![0; expected.len()];
+                    session.attend(case.heads(), &mut out, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
+                    assert_eq!(out, expected);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn dispatches_are_submitted_and_waited_for() {
+    let _device = DEVICE.lock();
+    let mut session = open("tiles-array");
+    let cases = [Case::new(1024, 64, 64, 64), Case::new(40, 100, 7, 33)];
+    let tickets = cases.each_ref().map(|case| session.submit(case.heads()).unwrap_or_else(|error| panic!("{error}")));
+    assert_eq!(session.submit(cases[0].heads()).map(|_| ()), Err(SessionError::Busy));
+    for (case, ticket) in cases.iter().zip(&tickets).rev() {
+        let mut out = vec![0; case.tensors[0].len()];
+        session.wait(ticket, &mut out).unwrap_or_else(|error| panic!("{error}"));
+        assert!(out == case.expected());
+    }
+    let Times { dispatches, pack, submit, device, wait, unpack } = session.take_times();
+    assert_eq!(dispatches, 2);
+    assert!([pack, submit, device, unpack].iter().all(|&time| time > Duration::ZERO) && wait <= device);
+}
+
+/// A session that is dropped with work under way ends it first.
+#[test]
+fn a_session_is_dropped_while_it_works() {
+    let _device = DEVICE.lock();
+    let case = Case::new(1024, 64, 64, 64);
+    let mut session = open("tiles-array");
+    let ticket = session.submit(case.heads()).unwrap_or_else(|error| panic!("{error}"));
+    drop(session);
+    let mut session = open("tiles-array");
+    let mut out = vec![0; case.tensors[0].len()];
+    assert_eq!(session.wait(&ticket, &mut out), Err(SessionError::Ticket));
+    session.attend(case.heads(), &mut out, &|_| ()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(out == case.expected());
+}
+
+/// What users meet: the fault, the check of `attn doctor` that is a problem then, and the words that say why and what to do.
+const FAILURES: &[(&str, &str, &str, &str)] = &[
+    ("no-device", "device", "there is no NPU 0 on the PCI bus", "lspci"),
+    ("no-driver", "device", "NPU 0 (0000:c6:00.1) has no driver `amdxdna`", "modprobe amdxdna"),
+    ("permission", "device", "/dev/accel/accel0: permission denied", "usermod -aG render"),
+    ("memlock", "device", "may lock ", "ulimit -l unlimited"),
+    ("contexts", "context", "no hardware context is free, or not so many columns", "xrt-smi examine"),
+    ("allocation:3", "buffers", "no memory for a buffer of ", "end other programs"),
+    ("command-error", "self-test", "the dispatch failed (ERT_CMD_STATE_ERROR)", "attn npu inspect"),
+    ("hang", "self-test", "the dispatch did not end within 1 s", "dmesg"),
+    ("abort", "self-test", "the driver gave the dispatch up (ERT_CMD_STATE_ABORT)", "dmesg"),
+    ("timeout", "self-test", "the driver gave the dispatch up (ERT_CMD_STATE_TIMEOUT)", "dmesg"),
+    ("wrong-result", "self-test", "the NPU computes wrong results: 1 of 4096 elements", "issue 3778"),
+];
+
+fn attn(fault: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
+    command.args(arguments).env("ATTN_EMULATOR_FAULT", fault);
+    command.output().expect("a program")
+}
+
+fn doctor(fault: &str, xclbin: &Path) -> (Option<i32>, Value) {
+    let xclbin = xclbin.display().to_string();
+    let output = attn(fault, &["doctor", "--json", "--timeout", "1", "--xclbin", &xclbin]);
+    (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+fn skip_on_a_device(what: &str) -> bool {
+    if !is_emulated() {
+        println!("SKIPPED {what}: it is injected into the emulated driver");
+    }
+    !is_emulated()
+}
+
+#[test]
+fn failures_are_sentences_that_help() {
+    let _device = DEVICE.lock();
+    if skip_on_a_device("failures of the driver") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out.npz").display().to_string();
+    let input = common::fixture("src/suite/data/acceptance.npz");
+    fs::write(&out, "what was there").expect("written");
+    let tile = xclbin("tile-core");
+    let run = ["run", "--input", &input, "--output", &out, "--backend", "npu", "--timeout", "1", "--xclbin"];
+    let tile_path = tile.display().to_string();
+    let run = [&run[..], &[&tile_path]].concat();
+    for &(fault, check, why, fix) in FAILURES {
+        let output = attn(fault, &run);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        println!("{fault}: {}", said.trim_end());
+        assert_eq!(output.status.code(), Some(2), "{fault}: {said}");
+        assert!(said.starts_with("attn: backend npu: ") && said.lines().count() == 1, "{fault}: {said}");
+        assert!(said.contains(why) && said.contains(fix), "{fault}: {said}");
+        assert_eq!(fs::read_to_string(&out).expect("there"), "what was there", "{fault}");
+
+        let (status, report) = doctor(fault, &tile);
+        assert_eq!((status, &report["ok"]), (Some(1), &Value::Bool(false)), "{fault}");
+        let checks = report["checks"].as_array().expect("checks");
+        let found = checks.iter().find(|found| found["name"] == check).expect("the check");
+        assert_eq!(found["status"], "problem", "{fault}: {found}");
+        let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+        assert!(text("detail").contains(why) && text("fix").contains(fix), "{fault}: {found}");
+        let is_no_device = |check: &Value| check["detail"].as_str().unwrap_or_default().contains("no NPU");
+        assert_eq!(checks.iter().any(is_no_device), fault == "no-device", "{fault}: {report}");
+    }
+    // The same in the middle of the work.
+    for (fault, why) in [
+        ("command-error:2", "the dispatch failed (ERT_CMD_STATE_ERROR)"),
+        ("hang:2", "the dispatch did not end within 1 s"),
+        ("abort:2", "ERT_CMD_STATE_ABORT"),
+    ] {
+        let output = attn(fault, &run);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{fault}: {said}");
+        assert!(said.contains(why) && said.lines().count() == 1, "{fault}: {said}");
+        assert_eq!(fs::read_to_string(&out).expect("there"), "what was there", "{fault}");
+    }
+    let output = attn("slow", &run);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.starts_with("backend npu (emulated NPU Phoenix, driver amdxdna emulated, firmware "), "{said}");
+}
+
+#[test]
+fn the_files_are_checked() {
+    let _device = DEVICE.lock();
+    let folder = tempfile::tempdir().expect("a folder");
+    let name = "attn-tile-core";
+    let source = xclbin("tile-core");
+    let copy = |change: &dyn Fn(&str, Vec<u8>) -> Vec<u8>| {
+        for suffix in ["xclbin", "insts.bin", "json"] {
+            let content = fs::read(source.with_file_name(format!("{name}.{suffix}"))).expect("built");
+            fs::write(folder.path().join(format!("{name}.{suffix}")), change(suffix, content)).expect("written");
+        }
+        Session::open(&Options::new(folder.path().join(format!("{name}.xclbin")))).map(|_| ())
+    };
+    copy(&|_, content| content).expect("a copy");
+    type Change = fn(&str, Vec<u8>) -> Vec<u8>;
+    let changes: [(Change, &str); 6] = [
+        (
+            |suffix, mut content| {
+                if suffix == "xclbin" {
+                    content.truncate(3000)
+                }
+                content
+            },
+            "xclbin: ",
+        ),
+        (
+            |suffix, mut content| {
+                if suffix == "insts.bin" {
+                    content.truncate(100)
+                }
+                content
+            },
+            "not as built: insts.bin: got ",
+        ),
+        (
+            |suffix, mut content| {
+                if suffix == "insts.bin" {
+                    content[90] ^= 1
+                }
+                content
+            },
+            "not as built: insts.bin: got ",
+        ),
+        (|suffix, content| if suffix == "json" { Vec::new() } else { content }, "no manifest of this version: "),
+        (
+            |suffix, content| replaced(suffix, content, "\"abi\": 1", "\"abi\": 7"),
+            "version of the objects (abi): got 7, expected 1",
+        ),
+        (
+            |suffix, content| replaced(suffix, content, "\"dim\": 64", "\"dim\": 80000"),
+            "no manifest of this version: design: ",
+        ),
+    ];
+    for (change, expected) in changes {
+        let error = copy(&change).expect_err(expected).to_string();
+        assert!(error.contains(expected) && error.contains("`attn npu build`"), "{error}");
+    }
+    let error = Session::open(&Options::new(folder.path().join("none.xclbin"))).err().expect("none").to_string();
+    assert!(error.contains("No such file") && error.contains("`attn npu build`"), "{error}");
+    let error = Session::open(&Options { device: 7, ..Options::new(source) }).err().expect("none").to_string();
+    assert!(error.starts_with("there is no NPU 7"), "{error}");
+}
+
+fn replaced(suffix: &str, content: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
+    if suffix != "json" {
+        return content;
+    }
+    let text = String::from_utf8(content).expect("JSON");
+    assert!(text.contains(from), "{text}");
+    text.replace(from, to).into_bytes()
+}
+
+/// XRT without its plug-in, and what is no XRT.
+#[test]
+fn what_is_installed_of_xrt_is_said() {
+    let _device = DEVICE.lock();
+    if skip_on_a_device("another XRT") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let library = Path::new("/usr/lib/x86_64-linux-gnu/libxrt_coreutil.so.2");
+    let copy = folder.path().join("libxrt_coreutil.so.2");
+    let attn = || {
+        let tile = xclbin("tile-core").display().to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
+        command.args(["validate", "--backend", "npu", "--xclbin", &tile]).env("LD_LIBRARY_PATH", folder.path());
+        let output = command.output().expect("a program");
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    fs::copy(library, &copy).expect("Debian's XRT");
+    let said = attn();
+    assert!(said.contains("its plug-in is missing") && said.contains("apt-get install libxrt-npu2"), "{said}");
+    fs::write(&copy, "no library").expect("written");
+    let said = attn();
+    assert!(said.contains("XRT is not installed, or not whole") && said.contains("apt-get install libxrt2"), "{said}");
+}
