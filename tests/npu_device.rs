@@ -376,21 +376,25 @@ fn what_is_installed_of_xrt_is_said() {
     if skip_on_a_device("another XRT") {
         return;
     }
+    // XRT looks for its parts where Debian has them, from where it is itself.
     let folder = tempfile::tempdir().expect("a folder");
-    let library = Path::new("/usr/lib/x86_64-linux-gnu/libxrt_coreutil.so.2");
-    let copy = folder.path().join("libxrt_coreutil.so.2");
+    let libraries = folder.path().join("lib/x86_64-linux-gnu");
+    fs::create_dir_all(&libraries).expect("made");
     let attn = || {
         let tile = xclbin("tile-core").display().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
-        command.args(["validate", "--backend", "npu", "--xclbin", &tile]).env("LD_LIBRARY_PATH", folder.path());
+        command.args(["validate", "--backend", "npu", "--xclbin", &tile]).env("LD_LIBRARY_PATH", &libraries);
         let output = command.output().expect("a program");
-        assert_eq!(output.status.code(), Some(2));
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        said
     };
-    fs::copy(library, &copy).expect("Debian's XRT");
+    for library in ["libxrt_coreutil.so.2", "libxrt_core.so.2"] {
+        fs::copy(Path::new("/usr/lib/x86_64-linux-gnu").join(library), libraries.join(library)).expect("Debian's XRT");
+    }
     let said = attn();
     assert!(said.contains("its plug-in is missing") && said.contains("apt-get install libxrt-npu2"), "{said}");
-    fs::write(&copy, "no library").expect("written");
+    fs::write(libraries.join("libxrt_coreutil.so.2"), "no library").expect("written");
     let said = attn();
     assert!(said.contains("XRT is not installed, or not whole") && said.contains("apt-get install libxrt2"), "{said}");
 }
