@@ -20,6 +20,11 @@ pub trait Backend {
     /// its device, driver, firmware and xclbin.
     fn name(&self) -> &str;
 
+    /// Where the time of what it computed since this was last called went, if there is more to say than how long it took.
+    fn times(&mut self) -> Option<String> {
+        None
+    }
+
     /// What it takes of that which the specification takes: everything, if it does not say otherwise.
     fn limits(&self) -> Limits {
         Limits::NONE
@@ -233,6 +238,12 @@ struct Npu {
 impl Backend for Npu {
     fn name(&self) -> &str {
         &self.label
+    }
+
+    /// None of an emulated device, whose times say nothing.
+    fn times(&mut self) -> Option<String> {
+        let times = self.session.take_times();
+        (!self.session.identity().is_emulated()).then(|| times.to_string())
     }
 
     fn limits(&self) -> Limits {

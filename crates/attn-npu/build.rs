@@ -9,6 +9,11 @@ fn main() {
     if env::var_os("CARGO_FEATURE_XRT_SHIM").is_some() {
         xrt_shim();
     }
+    if env::var_os("CARGO_FEATURE_XRT").is_some() {
+        println!("cargo::rerun-if-changed=shim/xrt_register.cc");
+        with_xrt().file("shim/xrt_register.cc").compile("attn_xrt_register");
+        println!("cargo::rustc-link-lib=xrt_coreutil");
+    }
     // The kernels read numbers as the machine has them, and the objects have them little-endian.
     if env::var("CARGO_CFG_TARGET_ENDIAN").as_deref() != Ok("little") {
         println!("cargo::warning=no backend `kernel`: its objects are little-endian, this target is not");
@@ -54,19 +59,25 @@ fn compile(cfg: &str, mut build: cc::Build, standard: &str) {
     }
 }
 
+/// Where XRT's own packages are; Debian's are where the compiler looks.
+const XRT: &str = "/opt/xilinx/xrt";
+
+/// A compiler for what calls XRT.
+fn with_xrt() -> cc::Build {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").opt_level(2).warnings(true).extra_warnings(true).pic(true);
+    build.include(format!("{XRT}/include"));
+    build
+}
+
 /// The shared library over XRT, which is then part of the crate.
 fn xrt_shim() {
     const SOURCE: &str = "shim/xrt_shim.cc";
     println!("cargo::rerun-if-changed={SOURCE}");
-    let mut build = cc::Build::new();
-    build.cpp(true).std("c++17").opt_level(2).warnings(true).extra_warnings(true).pic(true);
-    // Where XRT's own packages are; Debian's are where the compiler looks.
-    let installed = std::path::Path::new("/opt/xilinx/xrt");
-    build.include(installed.join("include"));
-    let compiler = build.try_get_compiler().unwrap_or_else(|error| refuse(&format!("no C++ compiler: {error}")));
+    let compiler = with_xrt().try_get_compiler().unwrap_or_else(|error| refuse(&format!("no C++ compiler: {error}")));
     let library = std::path::Path::new(&env::var_os("OUT_DIR").expect("set by cargo")).join("libattn_xrt_shim.so");
     let mut command = compiler.to_command();
-    command.arg("-shared").arg("-o").arg(&library).arg(SOURCE).arg(format!("-L{}", installed.join("lib").display()));
+    command.arg("-shared").arg("-o").arg(&library).arg(SOURCE).arg(format!("-L{XRT}/lib"));
     command.arg("-lxrt_coreutil");
     match command.status() {
         Ok(status) if status.success() => {}

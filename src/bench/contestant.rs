@@ -1,6 +1,6 @@
 //! Who is measured: every backend, and libtorch where it is built in.
 
-use attn_fixed::{FloatHeads, Heads, Inputs, Mask};
+use attn_fixed::{FloatHeads, Mask};
 
 use super::{
     BenchError, torch,
@@ -27,6 +27,11 @@ pub trait Prepared {
     /// # Errors
     /// What libtorch says.
     fn output(&self) -> Result<Vec<f64>, BenchError>;
+
+    /// Where the time of all calls went, if there is more to say than how long each took.
+    fn times(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// One row of the comparison.
@@ -50,8 +55,10 @@ pub fn available() -> Vec<BackendKind> {
 
 /// These backends, each of them once, and the peers that are built in.
 ///
+/// A backend that does not take the shape, or floats, is left out.
+///
 /// # Errors
-/// A backend that this CPU does not have; what libtorch says of the numbers.
+/// A backend that this machine does not have, or an emulated device; what libtorch says of the numbers.
 pub fn contestants<'a>(
     data: &'a Data,
     backends: &[BackendKind],
@@ -61,12 +68,21 @@ pub fn contestants<'a>(
     for kind in backends {
         let backend = kind.open(options)?;
         let name = backend.name().to_owned();
+        if name.contains("emulated") {
+            return Err(BenchError::Emulated(name));
+        }
         // `auto` may be one that is there already.
         if all.iter().any(|other| other.name == name) {
             continue;
         }
+        // An NPU has room for what its xclbin was built for, and no floats.
+        let (limits, shape) = (backend.limits(), data.shape);
+        let masks = data.masks();
+        if limits.check(shape.dim, shape.keys, &masks).is_err() || (data.io == Io::F32 && !limits.floats) {
+            continue;
+        }
         let isa = Isa::ALL.into_iter().find(|isa| isa.name() == name);
-        let (masks, elements) = (data.masks(), data.floats.tensors.query.len());
+        let elements = data.floats.tensors.query.len();
         let attention: Box<dyn Prepared> = match data.io {
             Io::Int8 => Box::new(Int8 { data, backend, masks, out: vec![0; elements] }),
             Io::F32 => Box::new(F32 { data, backend, masks, out: vec![0.0; elements] }),
@@ -87,16 +103,16 @@ struct Int8<'a> {
 
 impl Prepared for Int8<'_> {
     fn compute(&mut self) -> Result<(), BenchError> {
-        let Data { problem, parameters, .. } = self.data;
-        let Qkv { query, key, value } = &problem.tensors;
-        let inputs = Inputs { query, key, value };
-        let heads = Heads { parameters, masks: &self.masks, kv_heads: problem.kv_heads, inputs };
-        Ok(self.backend.attend(heads, &mut self.out, &|_| ())?)
+        Ok(self.backend.attend(self.data.heads(&self.masks), &mut self.out, &|_| ())?)
     }
 
     fn output(&self) -> Result<Vec<f64>, BenchError> {
         let heads = self.out.chunks_exact(self.out.len() / self.data.shape.heads).zip(&self.data.out_scales);
         Ok(heads.flat_map(|(head, &scale)| head.iter().map(move |&x| f64::from(x) * f64::from(scale))).collect())
+    }
+
+    fn times(&mut self) -> Option<String> {
+        self.backend.times()
     }
 }
 

@@ -125,7 +125,11 @@ pub fn measure(workload: &Workload, options: &Options) -> Result<Rows, BenchErro
         })
         .collect();
     let reference = entries.iter().find(|entry| entry.contestant.name == REFERENCE).map(|entry| &entry.times);
-    let rows = entries.iter().map(|entry| entry.row(workload, options.threads, &peaks, reference)).collect();
+    let mut rows: Vec<_> =
+        entries.iter().map(|entry| entry.row(workload, options.threads, &peaks, reference)).collect();
+    for (row, entry) in rows.iter_mut().zip(&mut entries) {
+        row.times = entry.contestant.attention.times();
+    }
     Ok(Rows { workload: workload.clone(), rows, peaks })
 }
 
@@ -183,6 +187,7 @@ impl Entry<'_> {
             max_error_lsb: self.accuracy.max_error,
             mean_error_lsb: self.accuracy.mae,
             within_1_lsb: self.accuracy.within_1,
+            times: None,
         }
     }
 }

@@ -62,6 +62,8 @@ pub enum BenchError {
     Backend(BackendError),
     /// What libtorch said.
     Libtorch(String),
+    /// A device without times.
+    Emulated(String),
     /// Outputs that cannot be compared.
     Metrics(MetricsError),
 }
@@ -73,6 +75,7 @@ impl fmt::Display for BenchError {
             Self::Case(error) => error.fmt(f),
             Self::Backend(error) => error.fmt(f),
             Self::Libtorch(error) => f.write_str(error),
+            Self::Emulated(backend) => write!(f, "backend {backend}: an emulated device has no times"),
             Self::Metrics(error) => error.fmt(f),
         }
     }

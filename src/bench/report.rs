@@ -41,6 +41,8 @@ pub struct Row {
     pub mean_error_lsb: f64,
     /// Share of elements with an error of at most one step, `0..=1`.
     pub within_1_lsb: f64,
+    /// Of an NPU: how long dispatches took to pack, on the device, and so on, in words.
+    pub times: Option<String>,
 }
 
 /// All contestants on one workload.
@@ -70,7 +72,8 @@ impl fmt::Display for Rows {
             write!(
                 f,
                 "  {:<18}{time:>12}{:>10.1}{peak:>9}{ratio:>8}{:>7.2}{:>7.3}{:>8} %",
-                row.backend,
+                // What an NPU's name says of it is below.
+                row.backend.split(" (").next().unwrap_or_default(),
                 row.mac_per_s / 1e9,
                 row.max_error_lsb,
                 row.mean_error_lsb,
@@ -80,6 +83,9 @@ impl fmt::Display for Rows {
                 write!(f, "  {} rounds only", row.rounds)?;
             }
             writeln!(f)?;
+        }
+        for (backend, times) in self.rows.iter().filter_map(|row| Some((&row.backend, row.times.as_ref()?))) {
+            writeln!(f, "  {backend}: {times}")?;
         }
         f.write_str("  peaks:")?;
         for (i, peak) in self.peaks.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, str::FromStr};
 
-use attn_fixed::{AttentionError, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, ParameterError, Parameters};
+use attn_fixed::{AttentionError, Heads, Inputs, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, ParameterError, Parameters};
 #[cfg(any(feature = "torch", test))]
 use ndarray::Array3;
 
@@ -287,8 +287,17 @@ impl Workload {
 
 impl Data {
     /// A mask for each head: every query sees every key.
-    pub(super) fn masks(&self) -> Vec<Mask<'static>> {
+    #[must_use]
+    pub fn masks(&self) -> Vec<Mask<'static>> {
         vec![Mask::new(); self.shape.heads]
+    }
+
+    /// The integers, as a backend gets them.
+    #[must_use]
+    pub fn heads<'a>(&'a self, masks: &'a [Mask<'a>]) -> Heads<'a> {
+        let Qkv { query, key, value } = &self.problem.tensors;
+        let inputs = Inputs { query, key, value };
+        Heads { parameters: &self.parameters, masks, kv_heads: self.problem.kv_heads, inputs }
     }
 
     /// Query, key and value as whoever computes in floats gets them: `[heads, rows, dim]`.

@@ -29,7 +29,7 @@ Examples:
 
 JSON: environment (cpu, flags, cores, threads, attn, libtorch, os, rounds, peaks in multiply-accumulates per second), and results, an
 array of {workload, backend, threads, rounds, median_ns, mac_per_s, peak_mac_per_s, peak_fraction, ratio_torch_f32,
-max_error_lsb, mean_error_lsb, within_1_lsb}; a ratio is null without libtorch.")]
+max_error_lsb, mean_error_lsb, within_1_lsb, times (of an NPU, in words)}; a ratio is null without libtorch.")]
 pub(super) struct Bench {
     /// Measure normal numbers of this shape instead: heads, queries, keys, head dimension.
     #[arg(long, value_name = "HxMxNxD")]
@@ -38,7 +38,7 @@ pub(super) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=1024))]
     threads: u16,
     /// Measure this backend only; may be given several times. Peers are measured always; `kernel` and `aie2-model`, the NPU's
-    /// kernels run on this CPU, only if they are named.
+    /// kernels run on this CPU, and `npu` only if they are named.
     #[arg(long = "backend", value_name = "NAME", value_parser = backends())]
     backends: Vec<BackendKind>,
     #[command(flatten)]

@@ -89,6 +89,9 @@ impl Run {
             problem.dim,
             self.output.display(),
         );
+        if let Some(times) = backend.times() {
+            let _ = writeln!(io::stderr(), "{times}");
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -152,6 +152,8 @@ pub(crate) fn features(run: &mut Run) -> Result<(), String> {
     run.cargo(&["check", "--package", "attn-npu"])?;
     run.cargo(&["check", "--package", "attn-npu", "--features", "serde"])?;
     run.cargo(&["check", "--package", "attn-npu", "--features", "build"])?;
+    run.cargo(&["check", "--package", "attn-npu", "--features", "runtime"])?;
+    run.cargo(&["check", "--package", "attn", "--lib", "--no-default-features", "--features", "npu"])?;
     let tree = run.command(&Run::cargo_program(), &["tree", "--package", "attn", "--prefix", "none"]).output();
     let tree = tree.map_err(|error| format!("`cargo tree`: {error}"))?;
     let has_torch = |line: &str| line.split(' ').next().is_some_and(|package| package.contains("torch"));

@@ -11,31 +11,29 @@ use std::{
 use crate::{debian::Debian, run::Run};
 
 /// What the tests run on, as `attn npu build` is asked for it; tests/npu/recorded has the instructions of each.
-const DESIGNS: [(&str, &[&str]); 6] = [
-    ("tile-core", &["--config", "tile-core"]),
-    ("tile-array", &["--config", "tile-array"]),
-    ("tiles-array", &["--config", "tiles-array"]),
-    ("whisper-base", &["--config", "whisper-base"]),
-    ("npu1-1x4-d64-sequence-1x256x1536", &["--columns", "1", "--heads", "1", "--queries", "256", "--keys", "1536"]),
-    (
-        "npu1-2x3-d80-sequence-4x200x300-depth1",
-        &[
-            "--columns",
-            "2",
-            "--rows",
-            "3",
-            "--dim",
-            "80",
-            "--depth",
-            "1",
-            "--heads",
-            "4",
-            "--queries",
-            "200",
-            "--keys",
-            "300",
-        ],
-    ),
+const DESIGNS: [&[&str]; 7] = [
+    &["--config", "tile-core"],
+    &["--config", "tile-array"],
+    &["--config", "tiles-array"],
+    &["--config", "whisper-base"],
+    &["--tiles", "4"],
+    &["--columns", "1", "--heads", "1", "--queries", "256", "--keys", "1536"],
+    &[
+        "--columns",
+        "2",
+        "--rows",
+        "3",
+        "--dim",
+        "80",
+        "--depth",
+        "1",
+        "--heads",
+        "4",
+        "--queries",
+        "200",
+        "--keys",
+        "300",
+    ],
 ];
 
 /// Those of which the conformance suite is run: a tile for each core, long heads, and another dimension on several columns.
@@ -43,7 +41,7 @@ const CONFORMANCE: [&str; 3] =
     ["tile-array", "npu1-1x4-d64-sequence-1x256x1536", "npu1-2x3-d80-sequence-4x200x300-depth1"];
 
 /// How XRT is called: features of the package `attn`.
-const BINDINGS: [&str; 1] = ["xrt-shim"];
+const BINDINGS: [&str; 2] = ["xrt-shim", "xrt"];
 
 /// What stands beside the results of emulation.
 const PROVES: &str = "\
@@ -83,12 +81,20 @@ pub(crate) fn emulated(run: &mut Run) -> Result<(), String> {
             let mut command = debian.command(run, "cargo");
             command.args(arguments).args(["--offline", "--package", "attn", "--features", binding]);
             preload(&mut command);
+            // What the crate `xrt` asks for.
+            command.env("XILINX_XRT", "/usr").env("BINDGEN_EXTRA_CLANG_ARGS", "-I/usr/include/xrt");
             // What builds an xclbin for the emulated array.
             let path = format!("{}/emulated/bin:{}", stand_ins.display(), path_of(&command));
             command.env("PATH", path).env("PEANO_INSTALL_DIR", stand_ins.join("stand-in/peano"));
             command
         };
-        tests(run, &target.join("npu"), &cargo)?;
+        run.run(lint(cargo(run, &["clippy", "--all-targets"])))?;
+        let npu = target.join("npu");
+        tests(run, &npu, &cargo)?;
+        let mut bench = cargo(run, &["bench", "--bench", "attention"]);
+        // The self-tests of three sessions are computed; after that the array is idle, and what is left is the host.
+        bench.args(["--", "npu"]).env("ATTN_NPU", npu).env("ATTN_EMULATOR_FAULT", "idle:4");
+        run.run(bench)?;
     }
     run.tests_with("XRT on the emulated driver");
     println!("{PROVES}");
@@ -102,14 +108,24 @@ pub(crate) fn device(run: &mut Run) -> Result<(), String> {
         command.args(["--package", "attn", "--features", BINDINGS[0]]);
         command
     };
-    tests(run, &run.root.join("npu"), &cargo)?;
+    let npu = run.root.join("npu");
+    tests(run, &npu, &cargo)?;
+    let mut bench = cargo(run, &["bench", "--bench", "attention"]);
+    bench.args(["--", "npu"]).env("ATTN_NPU", npu);
+    run.run(bench)?;
     run.skip("failures of the driver", "they are injected into the emulated one: `cargo xtask emulated-npu`");
     Ok(())
 }
 
+/// Of what is compiled with a binding only.
+fn lint(mut clippy: Command) -> Command {
+    clippy.args(["--package", "attn-npu", "--", "--deny", "warnings"]);
+    clippy
+}
+
 /// Builds the designs, and runs every test that takes a device.
 fn tests(run: &mut Run, npu: &Path, cargo: &dyn Fn(&Run, &[&str]) -> Command) -> Result<(), String> {
-    for (_, design) in DESIGNS {
+    for design in DESIGNS {
         let mut build = cargo(run, &["run", "--quiet", "--release"]);
         build.args(["--", "npu", "build", "--out"]).arg(npu).args(design);
         run.run(build)?;
@@ -138,7 +154,7 @@ fn build_emulator(run: &mut Run, debian: &Debian, target: &Path) -> Result<PathB
     let library = target.join("libattn-emulator.so");
     let mut command = debian.command(run, "gcc");
     command
-        .args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-Ikernels", "-o"])
+        .args(["-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-Ikernels", "-o"])
         .arg(&library);
     command.args(["preload.c", "driver.c", "array.c"].map(|file| format!("crates/attn-npu/emulator/{file}")));
     command.args(["kernels/attention_tile.c", "-lpthread"]);

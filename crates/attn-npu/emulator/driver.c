@@ -318,6 +318,8 @@ static unsigned run(struct context *context, const uint32_t *packet, size_t word
         return TIMEOUT;
     if (fault_is("hang", number))
         return 0;
+    if (fault_is("idle", number))
+        return DONE;
     uint32_t *copy = malloc(4 * instruction_count);
     if (copy == NULL)
         abort();

@@ -3,7 +3,10 @@
 //! An object holds queries in multiples of [`ROWS`] and columns in multiples of [`DIM_STEP`]. What is added is zeros: a column
 //! of them changes no score and no other column, a row of them no other row.
 
-use std::ops::{Index, IndexMut};
+use std::{
+    array::from_fn,
+    ops::{Index, IndexMut},
+};
 
 use attn_fixed::{BLOCK, MAX_DIM, MIN_DIM, Mask, Parameters};
 
@@ -131,6 +134,11 @@ pub struct Buffer {
 #[repr(C, align(64))]
 pub struct Line(pub(crate) [i8; ALIGNMENT]);
 
+impl Line {
+    /// Nothing packed.
+    pub const ZEROS: Self = Self([0; ALIGNMENT]);
+}
+
 impl Buffer {
     /// Makes it so many zeros; the memory is used again.
     fn zeros(&mut self, bytes: usize) {
@@ -245,6 +253,18 @@ pub fn pack_query(
     // Tiles of 4 × 8, half a line each: the columns of 4 rows, then those of the next 4.
     let tiles = shape.dim / TILE;
     let lines = &mut lines[PARAMETERS_BYTES / ALIGNMENT..];
+    let used = query_bytes(shape) / ALIGNMENT;
+    if query.len() == shape.queries * dim && dim.is_multiple_of(2 * TILE) && dim == shape.dim {
+        // Whole lines, eight columns of a row at a time.
+        let queries = query.as_chunks::<TILE>().0;
+        for (rows, lines) in queries.chunks_exact(ROWS * tiles).zip(lines[..used].chunks_exact_mut(tiles / 2)) {
+            for (pair, line) in lines.iter_mut().enumerate() {
+                let two: [[i8; TILE]; 2 * ROWS] = from_fn(|at| rows[at % ROWS * tiles + 2 * pair + at / ROWS]);
+                line.0.copy_from_slice(two.as_flattened());
+            }
+        }
+        return PARAMETERS_BYTES / ALIGNMENT + used;
+    }
     for (first, column) in (0..shape.queries).step_by(TILE).flat_map(|i| (0..tiles).map(move |c| (i, c))) {
         let eight = tile(query, dim, first, column * TILE);
         for (half, four) in eight.chunks_exact(ROWS).enumerate().take((shape.queries - first) / ROWS) {
@@ -252,7 +272,7 @@ pub fn pack_query(
             lines[at / 2].0[at % 2 * 32..][..32].copy_from_slice(four.as_flattened());
         }
     }
-    (PARAMETERS_BYTES + query_bytes(shape)) / ALIGNMENT
+    PARAMETERS_BYTES / ALIGNMENT + used
 }
 
 /// Packs an object of the fewest rows, none of which sees a key: nothing to do for a kernel. Returns the lines that it took.
@@ -262,7 +282,7 @@ pub fn pack_query(
 pub fn pack_no_query(lines: &mut [Line], stored: usize) -> usize {
     let shape = Shape::new(ROWS, stored);
     let used = (PARAMETERS_BYTES + query_bytes(shape)) / ALIGNMENT;
-    lines[..used].fill(Line([0; ALIGNMENT]));
+    lines[..used].fill(Line::ZEROS);
     // The least gain that there is.
     let header = [(parameter::CAUSAL, NOT_CAUSAL), (parameter::GAIN, 1 << 15)];
     set_parameters(&mut lines[0], shape, &header);
@@ -340,6 +360,9 @@ impl Block {
     }
 }
 
+/// Eight keys each.
+const GROUPS_OF_A_BLOCK: usize = BLOCK / TILE;
+
 /// Packs keys and values, as [`Block::pack`], into the first lines of an object whose stored columns may be more.
 ///
 /// # Panics
@@ -349,16 +372,49 @@ pub fn pack_block(lines: &mut [Line], stored: usize, dim: usize, key: &[i8], val
     // Tiles of 8 × 8, a line each: all keys of 8 columns, then those of the next 8. Those of keys are transposed.
     let (key_lines, rest) = lines.split_at_mut(BLOCK * stored / ALIGNMENT);
     let value_lines = &mut rest[..key_lines.len()];
-    for (at, (key_line, value_line)) in key_lines.iter_mut().zip(value_lines).enumerate() {
-        let (column, row) = (at / (BLOCK / TILE) * TILE, at % (BLOCK / TILE) * TILE);
-        let keys = tile(key, dim, row, column);
-        for (c, to) in key_line.0.chunks_exact_mut(TILE).enumerate() {
-            for (to, key) in to.iter_mut().zip(&keys) {
-                *to = key[c];
+    if key.len() == BLOCK * dim && dim.is_multiple_of(TILE) {
+        // Whole tiles, eight columns of a row at a time.
+        let columns = dim / TILE;
+        let (keys, values) = (key.as_chunks().0, value.as_chunks().0);
+        let rows = keys.chunks_exact(TILE * columns).zip(values.chunks_exact(TILE * columns));
+        for (group, (keys, values)) in rows.enumerate() {
+            for column in 0..columns {
+                let at = column * GROUPS_OF_A_BLOCK + group;
+                key_lines[at] = Line(transposed(from_fn(|row| keys[row * columns + column])));
+                let value: [[i8; TILE]; TILE] = from_fn(|row| values[row * columns + column]);
+                value_lines[at].0.copy_from_slice(value.as_flattened());
             }
         }
+        key_lines[columns * GROUPS_OF_A_BLOCK..].fill(Line::ZEROS);
+        value_lines[columns * GROUPS_OF_A_BLOCK..].fill(Line::ZEROS);
+        return;
+    }
+    for (at, (key_line, value_line)) in key_lines.iter_mut().zip(value_lines).enumerate() {
+        let (column, row) = (at / GROUPS_OF_A_BLOCK * TILE, at % GROUPS_OF_A_BLOCK * TILE);
+        *key_line = Line(transposed(tile(key, dim, row, column)));
         value_line.0.copy_from_slice(tile(value, dim, row, column).as_flattened());
     }
+}
+
+/// A tile of 8 × 8 by its columns: in numbers of 64 bits, halves are swapped, then quarters, then bytes.
+fn transposed(rows: [[i8; TILE]; TILE]) -> [i8; TILE * TILE] {
+    let mut rows = rows.map(|row| u64::from_le_bytes(row.map(i8::cast_unsigned)));
+    let mut swap = |distance: usize, mask: u64| {
+        let bits = 8 * distance;
+        for first in (0..TILE).filter(|row| row & distance == 0) {
+            let second = first + distance;
+            let moved = ((rows[first] >> bits) ^ rows[second]) & mask;
+            rows[first] ^= moved << bits;
+            rows[second] ^= moved;
+        }
+    };
+    swap(4, 0x0000_0000_ffff_ffff);
+    swap(2, 0x0000_ffff_0000_ffff);
+    swap(1, 0x00ff_00ff_00ff_00ff);
+    let columns = rows.map(|row| row.to_le_bytes().map(u8::cast_signed));
+    let mut line = [0; TILE * TILE];
+    line.copy_from_slice(columns.as_flattened());
+    line
 }
 
 /// A tile object: a query object with the only block behind it.

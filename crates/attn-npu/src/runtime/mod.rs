@@ -105,6 +105,14 @@ pub struct Identity {
     pub xclbin: String,
 }
 
+impl Identity {
+    /// Whether there is no NPU behind it: the emulated driver's device says so in its name. Its times say nothing.
+    #[must_use]
+    pub fn is_emulated(&self) -> bool {
+        self.device.contains("emulated")
+    }
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, driver, firmware, xrt, xclbin } = self;
@@ -117,6 +125,8 @@ impl fmt::Display for Identity {
 pub struct Times {
     /// Dispatches that ended.
     pub dispatches: u64,
+    /// End to end: within the session's functions, what overlaps counted once.
+    pub total: Duration,
     /// Packing objects, on the host.
     pub pack: Duration,
     /// Handing dispatches to the driver, and making memory visible to the device.
@@ -128,6 +138,19 @@ pub struct Times {
     pub wait: Duration,
     /// Reading outputs, on the host.
     pub unpack: Duration,
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dispatches, total, pack, submit, device, wait, unpack } = self;
+        let each = |time: &Duration| time.div_f64((*dispatches).max(1) as f64);
+        let [total, pack, submit, device, wait, unpack] = [total, pack, submit, device, wait, unpack].map(each);
+        write!(
+            f,
+            "{dispatches} dispatches, {total:.1?} each: packed in {pack:.1?}, submitted in {submit:.1?}, {device:.1?} on the device at most \
+             (waited for: {wait:.1?}), unpacked in {unpack:.1?}"
+        )
+    }
 }
 
 /// An NPU that is ready to attend.
@@ -244,7 +267,7 @@ impl Session {
         let needed = locked_bytes(&design);
         let refused = |error: XrtError| diagnose(error, needed);
         xrt.load(&artefacts.xclbin, KERNEL).map_err(refused)?;
-        done(Step::Context, &format!("for {}, {} cores", design.partition(), design.cores()));
+        done(Step::Context, &format!("one was free, for {}, {} cores", design.partition(), design.cores()));
         let mut buffer = |argument, bytes, kind| {
             xrt.buffer(argument, bytes, kind).map_err(|error| match diagnose(error, needed) {
                 SessionError::Xrt(error) => SessionError::Allocation { bytes, error },
@@ -342,6 +365,7 @@ impl Session {
     /// As [`Heads::check`] and [`check`](Self::check), or a dispatch that is under way: `out` is then untouched. What happens to a
     /// dispatch: `out` is then of no use, and the session closed.
     pub fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: &dyn Fn(usize)) -> Result<(), SessionError> {
+        let start = Instant::now();
         let work = self.accept(heads, out.len())?;
         if self.slots.iter().any(|slot| slot.under_way.is_some()) {
             return Err(SessionError::Busy);
@@ -358,6 +382,7 @@ impl Session {
             }
             self.next = 1 - self.next;
         }
+        self.times.total += start.elapsed();
         Ok(())
     }
 
@@ -367,6 +392,7 @@ impl Session {
     /// # Errors
     /// As [`Heads::check`] and [`check`](Self::check); more heads or queries than fit a dispatch; two dispatches that are under way.
     pub fn submit(&mut self, heads: Heads<'_>) -> Result<Ticket, SessionError> {
+        let start = Instant::now();
         let work = self.accept(heads, heads.inputs.query.len())?;
         let (got, most) = (work.plan.dispatches(), 1);
         if got > most {
@@ -376,6 +402,7 @@ impl Session {
             return Err(SessionError::Busy);
         }
         let dispatch = self.begin(heads, work)?;
+        self.times.total += start.elapsed();
         Ok(Ticket { session: self.number, dispatch })
     }
 
@@ -384,6 +411,7 @@ impl Session {
     /// # Errors
     /// The ticket of another session; an output of another length, with which it can be waited for again; what happened to the dispatch.
     pub fn wait(&mut self, ticket: &Ticket, out: &mut [i8]) -> Result<(), SessionError> {
+        let start = Instant::now();
         self.check_open()?;
         let is_its =
             |slot: &Slot| slot.under_way.as_ref().is_some_and(|under_way| under_way.dispatch == ticket.dispatch);
@@ -398,6 +426,7 @@ impl Session {
         self.finish(slot, out, &|_| ())?;
         // The one that is free is filled next.
         self.next = if self.slots[1 - slot].under_way.is_none() { self.next } else { slot };
+        self.times.total += start.elapsed();
         Ok(())
     }
 

@@ -1,8 +1,13 @@
 //! XRT, as far as a session needs it: one trait, and what calls XRT behind it.
-#![cfg_attr(not(any(feature = "xrt-shim", all(test, kernel))), allow(dead_code, reason = "nothing to call XRT with"))]
+#![cfg_attr(
+    not(any(feature = "xrt-shim", feature = "xrt", all(test, kernel))),
+    allow(dead_code, reason = "nothing to call XRT with")
+)]
 
 #[cfg(all(test, kernel))]
 pub(super) mod fake;
+#[cfg(feature = "xrt")]
+mod ffi;
 #[cfg(feature = "xrt-shim")]
 mod shim;
 
@@ -17,6 +22,10 @@ pub enum Binding {
     /// Our own library over XRT's C++ interface, opened when a session is: feature `xrt-shim`.
     #[cfg(feature = "xrt-shim")]
     Shim,
+    /// XRT's C interface, by the crate `xrt`, whose licence is the AGPL-3.0: feature `xrt`. Where there is no XRT the program does not
+    /// start.
+    #[cfg(feature = "xrt")]
+    Crate,
 }
 
 impl Binding {
@@ -24,6 +33,8 @@ impl Binding {
     pub const ALL: &[Self] = &[
         #[cfg(feature = "xrt-shim")]
         Self::Shim,
+        #[cfg(feature = "xrt")]
+        Self::Crate,
     ];
 
     /// Its name.
@@ -32,6 +43,8 @@ impl Binding {
         match self {
             #[cfg(feature = "xrt-shim")]
             Self::Shim => "xrt-shim",
+            #[cfg(feature = "xrt")]
+            Self::Crate => "xrt",
         }
     }
 
@@ -40,15 +53,19 @@ impl Binding {
         match self {
             #[cfg(feature = "xrt-shim")]
             Self::Shim => shim::open_xrt(),
+            #[cfg(feature = "xrt")]
+            Self::Crate => ffi::open_xrt(),
         }
     }
 
     /// Opens a device by its number.
-    #[cfg_attr(not(feature = "xrt-shim"), expect(unused_variables, reason = "there is none"))]
+    #[cfg_attr(not(any(feature = "xrt-shim", feature = "xrt")), expect(unused_variables, reason = "there is none"))]
     pub(super) fn open(self, device: u32) -> Result<Box<dyn Xrt>, XrtError> {
         match self {
             #[cfg(feature = "xrt-shim")]
             Self::Shim => Ok(Box::new(shim::Shim::open(device)?)),
+            #[cfg(feature = "xrt")]
+            Self::Crate => Ok(Box::new(ffi::Ffi::open(device)?)),
         }
     }
 }
@@ -77,7 +94,7 @@ pub(super) trait Xrt: Send {
     fn keep_open(&mut self);
 }
 
-/// Numbers of the kernel's arguments. The first one is what to do, the third one the words of the instructions.
+/// Numbers of the kernel's arguments.
 pub(super) const INSTRUCTIONS: u32 = 1;
 pub(super) const DATA: u32 = 3;
 
@@ -148,7 +165,7 @@ pub(super) enum RunState {
     Failed(CommandState),
 }
 
-#[cfg(feature = "xrt-shim")]
+#[cfg(any(feature = "xrt-shim", feature = "xrt"))]
 impl RunState {
     /// From the numbers of XRT's `ert_cmd_state`.
     fn of(state: i32) -> Self {
