@@ -517,10 +517,15 @@ impl Output {
 /// More columns than are stored, or too few lines.
 pub fn unpack(lines: &[Line], stored: usize, dim: usize, out: &mut [i8]) {
     assert!(dim <= stored, "columns of the object");
-    for (i, row) in out.chunks_exact_mut(dim).enumerate() {
-        for (c, x) in row.iter_mut().enumerate() {
-            let at = i * stored + c;
-            *x = lines[at / ALIGNMENT].0[at % ALIGNMENT];
+    for (i, mut row) in out.chunks_exact_mut(dim).enumerate() {
+        // The parts of a row that lie in one line.
+        let mut at = i * stored;
+        while !row.is_empty() {
+            let part = &lines[at / ALIGNMENT].0[at % ALIGNMENT..];
+            let (now, rest) = row.split_at_mut(part.len().min(row.len()));
+            now.copy_from_slice(&part[..now.len()]);
+            at += now.len();
+            row = rest;
         }
     }
 }

@@ -129,14 +129,14 @@ pub struct Times {
     pub total: Duration,
     /// Packing objects, on the host.
     pub pack: Duration,
-    /// Handing dispatches to the driver, and making memory visible to the device.
+    /// Making inputs visible to the device, and handing dispatches to the driver.
     pub submit: Duration,
     /// From a dispatch's start, or the end of the one before it, to when the host saw its end: what the device took at most, as seen
     /// from the host. XRT has no clock of the device.
     pub device: Duration,
     /// Waiting, with nothing else to do.
     pub wait: Duration,
-    /// Reading outputs, on the host.
+    /// Making outputs visible to the host, and reading them.
     pub unpack: Duration,
 }
 
@@ -512,6 +512,7 @@ impl Session {
                 self.times.dispatches += 1;
                 self.seen = now;
                 xrt.sync(slot.data.last().expect("an output"), Direction::FromDevice).map_err(SessionError::Xrt)?;
+                self.times.unpack += now.elapsed();
                 Ok(work)
             }
         }
