@@ -333,7 +333,12 @@ fn failures_are_sentences_that_help() {
         assert!(said.contains(why) && said.lines().count() == 1, "{fault}: {said}");
         assert_eq!(fs::read_to_string(&out).expect("there"), "what was there", "{fault}");
     }
-    let output = attn("slow", &run);
+    let counts = folder.path().join("counts");
+    let mut slow = Command::new(env!("CARGO_BIN_EXE_attn"));
+    slow.args(&run).env("ATTN_EMULATOR_FAULT", "slow").env("ATTN_EMULATOR_REPORT", &counts);
+    let output = slow.output().expect("a program");
+    let counted = fs::read_to_string(&counts).expect("what the driver counted");
+    assert_eq!(counted, "emulated: 1 opened, 2 dispatches, 0 buffers and 0 contexts left\n");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     assert!(said.starts_with("backend npu (emulated NPU Phoenix, driver amdxdna emulated, firmware "), "{said}");
