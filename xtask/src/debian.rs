@@ -54,7 +54,8 @@ impl Debian {
             SUITES[1]
         );
         let path = new.display().to_string();
-        let mut command = run.command("mmdebstrap", &["--mode=chrootless", "--variant=extract", &format!("--include={PACKAGES}")]);
+        let mut command =
+            run.command("mmdebstrap", &["--mode=chrootless", "--variant=extract", &format!("--include={PACKAGES}")]);
         command.arg("--aptopt=APT::Install-Recommends \"false\"");
         // Signed all the same, by a mirror that may lag behind.
         command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"").arg(format!("--setup-hook={pin}"));
