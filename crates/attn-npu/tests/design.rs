@@ -68,6 +68,10 @@ fn every_limit_is_an_error() {
         Design { form: form(8, 1500, 0), ..whisper },
         Design { form: form(8, 1500, (1 << 20) + 1), ..whisper },
         Design { form: form(8, 64 * 4 * 64 + 1, 1500), ..whisper },
+        Design { form: form(40, 64, 1 << 20), ..whisper },
+        Design { form: form(usize::MAX, 1, 1), columns: 3, ..whisper },
+        Design { form: form(8, usize::MAX, 1), ..whisper },
+        Design { form: form(8, 1, usize::MAX), ..whisper },
     ] {
         let error = design.mlir().expect_err("too much");
         assert!(!(error.least..=error.most).contains(&error.got), "{error}");

@@ -29,6 +29,12 @@ const SHIM_DESCRIPTORS: usize = 16;
 /// Times that a transfer can be repeated; one more is accepted by the tools, and wraps.
 const REPEATS: usize = 64;
 
+/// Heads of a dispatch: far more than it has room for.
+const MOST_HEADS: usize = 1 << 20;
+
+/// Bytes that the host hands over in one dispatch: a transfer's place in an argument has 32 bits.
+const DISPATCH_BYTES: usize = u32::MAX as usize;
+
 /// Words of 32 bits that one transfer can have: its length has 32 bits in bytes.
 const TRANSFER_WORDS: usize = 1 << 30;
 
@@ -162,6 +168,12 @@ impl Design {
             return Err(DesignError { limit, got: dim, least: next, most: next, change: "round it up" });
         }
         within("objects of a kind in a core", depth, 1, 2, "2 move one while the other is computed")?;
+        // Before anything is multiplied with them.
+        if let Form::Sequence { heads, queries, keys } = form {
+            within("heads", heads, columns, MOST_HEADS, "each column takes a head")?;
+            within("queries", queries, 1, MAX_KEYS, "split them over dispatches")?;
+            within("keys", keys, 1, MAX_KEYS, "the kernel takes no more")?;
+        }
 
         let objects = Objects::of(self);
         let demand = self.demand();
@@ -191,20 +203,19 @@ impl Design {
                 within("tiles of a core", per_core, 1, usize::MAX, "a dispatch computes something")?;
                 let words = per_core.saturating_mul(rows * objects.input / 4);
                 within("32-bit words of a transfer", words, 1, TRANSFER_WORDS, "take fewer tiles")?;
+                within("bytes of a dispatch", demand.bytes_in, 0, DISPATCH_BYTES, "take fewer tiles")?;
             }
             Form::Sequence { heads, queries, keys } => {
-                within("heads", heads, columns, usize::MAX, "each column takes a head")?;
                 if !heads.is_multiple_of(columns) {
                     let (limit, most) = ("heads, a multiple of the columns", heads.next_multiple_of(columns));
                     return Err(DesignError { limit, got: heads, least: most, most, change: "take other columns" });
                 }
-                within("queries", queries, 1, MAX_KEYS, "split them over dispatches")?;
-                within("keys", keys, 1, MAX_KEYS, "the kernel takes no more")?;
                 let rounds = Rounds::of(self, heads, queries, keys);
                 let change = "take more cores of a column, or split the queries over dispatches";
                 within("passes of a head's keys", rounds.passes, 1, REPEATS, change)?;
                 let words = (rounds.passes * rows * objects.input).max(rounds.blocks * objects.block) / 4;
                 within("32-bit words of a transfer", words, 1, TRANSFER_WORDS, "split the sequence over dispatches")?;
+                within("bytes of a dispatch", demand.bytes_in, 0, DISPATCH_BYTES, "take fewer heads")?;
                 within("buffer descriptors of a shim tile", 2 * TRANSFERS_OF_A_HEAD, 0, SHIM_DESCRIPTORS, "")?;
             }
         }
