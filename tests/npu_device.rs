@@ -345,6 +345,20 @@ fn failures_are_sentences_that_help() {
 }
 
 #[test]
+fn an_emulated_device_has_no_times() {
+    let _device = DEVICE.lock();
+    let tile = xclbin("tile-core").display().to_string();
+    let bench = ["bench", "--shape", "1x64x64x64", "--rounds", "1", "--backend", "npu", "--xclbin", &tile];
+    let output = common::attn(&bench);
+    if is_emulated() {
+        assert_eq!((output.status.code(), common::stdout(&output).lines().count()), (Some(2), 0));
+        assert!(common::stderr(&output).contains("an emulated device has no times"), "{}", common::stderr(&output));
+    } else {
+        assert!(common::stdout(&output).contains(" dispatches, "), "{}", common::stdout(&output));
+    }
+}
+
+#[test]
 fn the_files_are_checked() {
     let _device = DEVICE.lock();
     let folder = tempfile::tempdir().expect("a folder");

@@ -53,6 +53,18 @@ pub fn available() -> Vec<BackendKind> {
     [BackendKind::Scalar].into_iter().chain(isas.map(BackendKind::Cpu)).collect()
 }
 
+/// A backend whose times say something.
+///
+/// # Errors
+/// As [`BackendKind::open`]; an emulated device.
+pub fn open(kind: BackendKind, options: &Options) -> Result<Box<dyn Backend>, BenchError> {
+    let backend = kind.open(options)?;
+    if backend.name().contains("emulated") {
+        return Err(BenchError::Emulated(backend.name().to_owned()));
+    }
+    Ok(backend)
+}
+
 /// These backends, each of them once, and the peers that are built in.
 ///
 /// A backend that does not take the shape, or floats, is left out.
@@ -66,11 +78,8 @@ pub fn contestants<'a>(
 ) -> Result<Vec<Contestant<'a>>, BenchError> {
     let mut all: Vec<Contestant<'a>> = Vec::new();
     for kind in backends {
-        let backend = kind.open(options)?;
+        let backend = open(*kind, options)?;
         let name = backend.name().to_owned();
-        if name.contains("emulated") {
-            return Err(BenchError::Emulated(name));
-        }
         // `auto` may be one that is there already.
         if all.iter().any(|other| other.name == name) {
             continue;

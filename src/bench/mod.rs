@@ -13,7 +13,7 @@ mod report;
 mod torch;
 mod workload;
 
-pub use contestant::{Contestant, Prepared, REFERENCE, available, contestants};
+pub use contestant::{Contestant, Prepared, REFERENCE, available, contestants, open};
 pub use measure::{Options, Peak, measure, peaks};
 pub use report::{Environment, Report, Row, Rows};
 pub use workload::{Data, Io, Shape, ShapeError, Workload, of_shape, workloads};

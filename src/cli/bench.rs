@@ -57,7 +57,7 @@ impl Bench {
         // Before the first line.
         let npu = self.npu.options();
         for backend in &backends {
-            backend.open(&npu)?;
+            bench::open(*backend, &npu)?;
         }
         bench::set_threads(self.threads)?;
         let options = Options { threads: self.threads, rounds: self.rounds, backends, npu };

@@ -11,6 +11,27 @@
 //! | they are packed into one of two sets of buffers, while the device works on the other | [`Session`] |
 //! | the dispatch is started and waited for | `xrt` |
 //!
+//! ```no_run
+//! use attn_fixed::{Heads, Inputs, Mask, Parameters, Scales};
+//! use attn_npu::runtime::{Options, Session};
+//!
+//! let mut session = Session::open(&Options::new("npu/attn-tiles-array.xclbin"))?;
+//! // Two heads of 64 queries and 64 keys, d = 64.
+//! let (query, key, value) = ([1; 2 * 64 * 64], [2; 2 * 64 * 64], [3; 2 * 64 * 64]);
+//! let parameters = [Parameters::new(64, Scales { query: 0.01, key: 0.01, value: 0.1, out: 0.1 })?; 2];
+//! let inputs = Inputs { query: &query, key: &key, value: &value };
+//! let heads = Heads { parameters: &parameters, masks: &[Mask::new(); 2], kv_heads: 2, inputs };
+//! let mut out = [0; 2 * 64 * 64];
+//! session.attend(heads, &mut out, &|_| ())?;
+//! let times = session.take_times();
+//! println!("{} on {}: {times}", out[0], session.identity());
+//!
+//! // The same, and something else meanwhile.
+//! let ticket = session.submit(heads)?;
+//! session.wait(&ticket, &mut out)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Threads
 //! A session is [`Send`] and not [`Sync`]: it may move to another thread, and serves one at a time. Two threads take two sessions,
 //! each of which takes one of the few hardware contexts of the device.
