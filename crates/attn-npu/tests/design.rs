@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use attn_npu::design::{Demand, Design, Device, Form, STANDARD};
+use proptest::prelude::*;
 
 /// Of a core's program memory nothing is known without the compiler; everything else that a design takes.
 #[test]
@@ -88,4 +89,32 @@ fn every_limit_is_an_error() {
         design.mlir().expect("within the limits");
     }
     insta::assert_snapshot!(text);
+}
+
+/// Small numbers and any.
+fn number() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 0..9_usize, 2 => 0..300_usize, 2 => 0..70_000_usize, 1 => any::<usize>()]
+}
+
+proptest! {
+    /// Numbers come from whoever wrote a manifest: nothing overflows, and what is accepted can be written.
+    #[test]
+    fn a_design_is_refused_or_can_be_written(
+        (npu2, columns, rows, dim, depth) in (any::<bool>(), number(), number(), number(), number()),
+        (tiles, heads, queries, keys) in (proptest::option::of(number()), number(), number(), number()),
+    ) {
+        let form = match tiles {
+            Some(per_core) => Form::Tiles { per_core },
+            None => Form::Sequence { heads, queries, keys },
+        };
+        let device = if npu2 { Device::Npu2 } else { Device::Npu1 };
+        for dim in [dim, 16, 64] {
+            let design = Design { device, columns, rows, dim, depth, form };
+            if design.check().is_ok() {
+                prop_assert!(design.demand().bytes_in <= u32::MAX as usize);
+                // Those of a thousand heads are long texts.
+                prop_assert!(heads > 64 || design.mlir().is_ok());
+            }
+        }
+    }
 }
