@@ -97,6 +97,8 @@ fn number(usual: std::ops::Range<usize>) -> impl Strategy<Value = usize> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Numbers come from whoever wrote a manifest: nothing overflows, and what is accepted can be written.
     #[test]
     fn a_design_is_refused_or_can_be_written(
