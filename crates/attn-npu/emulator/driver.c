@@ -1,7 +1,11 @@
 /* The driver `amdxdna`, as far as XRT calls it: buffers, contexts and commands of one kind of device, in this process.
  *
  * The device's memory is a file without a name, and a buffer a part of it; its address there is its address in the device.
- * Commands of a context are run in order by a thread. */
+ * Commands of a context are run in order by a thread.
+ *
+ * A real device does not see the caches of the host. XRT flushes them itself, which is not seen here, or has the driver do it
+ * (`force_driver_sync` in its xrt.ini): then what the device sees is another memory, and buffers are copied when they are
+ * synchronised, so that a synchronisation that is forgotten is found. */
 #define _GNU_SOURCE
 #include "driver.h"
 
@@ -52,7 +56,9 @@ struct context {
 
 struct device {
     int fd; /* -1: none */
-    uint8_t *memory;
+    uint8_t *memory; /* as the host sees it */
+    uint8_t *own;    /* and as the device does, if the driver synchronises */
+    bool synchronises;
     uint64_t end; /* of the file */
     struct buffer buffers[BUFFERS];
     uint32_t heap;
@@ -117,16 +123,18 @@ int driver_open(void)
         return fail(ENOMEM);
     device->fd = fd;
     device->memory = mmap(NULL, kSpace, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    device->own = mmap(NULL, kSpace, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const bool has_memory = device->memory != MAP_FAILED && device->own != MAP_FAILED;
     pthread_mutex_lock(&lock);
     int place = 0;
     while (place < DEVICES && devices[place] != NULL)
         place++;
-    if (place < DEVICES && device->memory != MAP_FAILED) {
+    if (place < DEVICES && has_memory) {
         devices[place] = device;
         opened++;
     }
     pthread_mutex_unlock(&lock);
-    if (place == DEVICES || device->memory == MAP_FAILED) {
+    if (place == DEVICES || !has_memory) {
         close(fd);
         free(device);
         return fail(ENOMEM);
@@ -152,6 +160,12 @@ static struct buffer *buffer_of(struct device *device, uint32_t handle)
     return &device->buffers[handle];
 }
 
+/* What the device sees of a buffer. */
+static uint8_t *seen(struct device *device, const struct buffer *buffer)
+{
+    return (device->synchronises ? device->own : device->memory) + buffer->offset;
+}
+
 static uint8_t *memory_of(void *of, uint64_t address, uint64_t bytes)
 {
     struct device *device = of;
@@ -161,7 +175,7 @@ static uint8_t *memory_of(void *of, uint64_t address, uint64_t bytes)
             continue;
         const uint64_t first = kBase + buffer->offset;
         if (address >= first && address - first < buffer->bytes && bytes <= buffer->bytes - (address - first))
-            return device->memory + (address - kBase);
+            return seen(device, buffer) + (address - first);
     }
     return NULL;
 }
@@ -247,6 +261,7 @@ static int close_buffer(struct device *device, uint32_t handle)
         /* Its memory goes back, and the next one finds zeros. */
         const uint64_t bytes = (buffer->bytes + kPage - 1) / kPage * kPage;
         (void)fallocate(device->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)buffer->offset, (off_t)bytes);
+        (void)madvise(device->own + buffer->offset, bytes, MADV_DONTNEED);
     }
     buffer->type = AMDXDNA_BO_INVALID;
     return 0;
@@ -257,7 +272,16 @@ static int sync_buffer(struct device *device, const struct amdxdna_drm_sync_bo *
     const struct buffer *buffer = buffer_of(device, sync->handle);
     if (buffer == NULL)
         return fail(ENOENT);
-    return sync->offset <= buffer->bytes && sync->size <= buffer->bytes - sync->offset ? 0 : fail(EINVAL);
+    if (sync->offset > buffer->bytes || sync->size > buffer->bytes - sync->offset)
+        return fail(EINVAL);
+    device->synchronises = true;
+    uint8_t *host = device->memory + buffer->offset + sync->offset;
+    uint8_t *own = device->own + buffer->offset + sync->offset;
+    if (sync->direction == SYNC_DIRECT_TO_DEVICE)
+        memcpy(own, host, sync->size);
+    else
+        memcpy(host, own, sync->size);
+    return 0;
 }
 
 /* A command: XRT's packet. Its first word has the state, the number of words behind it and the opcode. */
@@ -347,14 +371,15 @@ static void *work(void *of)
     for (;;) {
         while (!context->is_ended && context->done == context->submitted)
             pthread_cond_wait(&changed, &lock);
-        if (context->is_ended)
+        if (context->done == context->submitted)
             break;
         const struct command command = context->queue[context->done % QUEUE];
         const struct buffer *buffer = buffer_of(device, command.buffer);
         uint32_t *packet = buffer == NULL ? NULL : (uint32_t *)(device->memory + buffer->offset);
         const size_t words = buffer == NULL ? 0 : buffer->bytes / 4;
+        const bool is_ended = context->is_ended;
         pthread_mutex_unlock(&lock);
-        unsigned state = packet == NULL ? ERROR : run(context, packet, words);
+        unsigned state = packet == NULL ? ERROR : is_ended ? ABORT : run(context, packet, words);
         pthread_mutex_lock(&lock);
         while (state == 0 && !context->is_ended)
             pthread_cond_wait(&changed, &lock);
@@ -407,7 +432,7 @@ static int configure_context(struct device *device, const struct amdxdna_drm_con
     const struct buffer *pdi = buffer_of(device, units->cu_configs[0].cu_bo);
     if (pdi == NULL)
         return fail(EINVAL);
-    context->has_array = array_parse(&context->array, device->memory + pdi->offset, pdi->bytes);
+    context->has_array = array_parse(&context->array, seen(device, pdi), pdi->bytes);
     return context->has_array ? 0 : fail(EINVAL);
 }
 
@@ -590,6 +615,7 @@ void driver_close(int fd)
             if (devices[i] == device)
                 devices[i] = NULL;
         munmap(device->memory, kSpace);
+        munmap(device->own, kSpace);
         free(device);
     }
     pthread_mutex_unlock(&lock);

@@ -39,6 +39,10 @@ static const char *redirect(const char *path, char *room)
     const char *tree = getenv("ATTN_EMULATOR");
     if (tree == NULL || path == NULL)
         return path;
+    /* XRT takes its settings from beside the program only where root runs it. */
+    const char *name = strrchr(path, '/');
+    if (name != NULL && strcmp(name, "/xrt.ini") == 0 && snprintf(room, PATH_MAX, "%s%s", tree, name) < PATH_MAX)
+        return room;
     for (size_t i = 0; i < sizeof kPrefixes / sizeof *kPrefixes; i++) {
         if (strncmp(path, kPrefixes[i], strlen(kPrefixes[i])) != 0)
             continue;
