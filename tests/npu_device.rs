@@ -406,6 +406,126 @@ fn replaced(content: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
     text.replace(from, to).into_bytes()
 }
 
+/// What happens to the operations of a sequence, and what is said of it.
+type Break = (fn(&mut Vec<Vec<u32>>), &'static str);
+
+/// Of a design whose columns have three heads each, and wait for the first one before they start the last one. On a device most of
+/// these would be noticed sometimes, or by the next dispatch.
+const BREAKS: &[Break] = &[
+    // Nothing is broken: the tests themselves work.
+    (|_| (), "backend npu (emulated "),
+    (|operations| drop(operations.remove(FIRST_WAIT)), "descriptor 0 is written before its transfer of `in`"),
+    (|operations| drop(operations.pop()), "at the end, column 1 has 1 transfers of `in`"),
+    (|operations| operations.extend_from_within(operations.len() - 1..), "a real column would wait for ever"),
+    (|operations| operations[..=FIRST_WAIT].rotate_right(1), "`in` has 0 bytes for an object of 5184"),
+    (|operations| last(operations, PATCH)[10] += 4096, "a transfer of `out`, 30720 bytes, is not within a buffer"),
+    (|operations| last(operations, PATCH)[10] -= 64, "the NPU computes wrong results"),
+    (|operations| last(operations, PATCH)[8] = 1, "the NPU computes wrong results"),
+    (|operations| operations[0][4] -= 4, "an object is none for this kernel"),
+    (|operations| operations[5][4] -= 0x10000, "`block` has 0 bytes for an object of 10240"),
+];
+
+/// Behind the transfers of two heads on two columns, of ten operations each.
+const FIRST_WAIT: usize = 40;
+
+/// What gives a transfer its address.
+const PATCH: u32 = 129;
+
+fn last(operations: &mut [Vec<u32>], kind: u32) -> &mut Vec<u32> {
+    operations.iter_mut().rfind(|operation| operation[0] == kind).expect("one of them")
+}
+
+/// The operations of a sequence; a sequence of operations.
+fn operations(words: &[u32]) -> Vec<Vec<u32>> {
+    let mut rest = &words[4..];
+    let mut operations = Vec::new();
+    while let Some(&kind) = rest.first() {
+        let length = match kind {
+            0 => rest[5],
+            1 => rest[3],
+            3 => rest[6],
+            _ => rest[1],
+        };
+        let (operation, others) = rest.split_at(length as usize / 4);
+        operations.push(operation.to_vec());
+        rest = others;
+    }
+    operations
+}
+
+fn sequence(header: &[u32], operations: &[Vec<u32>]) -> Vec<u8> {
+    let words = operations.concat();
+    let counts = [operations.len(), 4 * (4 + words.len())].map(|count| u32::try_from(count).expect("few"));
+    [&header[..2], &counts, &words].concat().iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// The emulated array finds what a sequence leaves to chance: what the others did not leave.
+#[test]
+fn broken_sequences_are_found() {
+    let _device = DEVICE.lock();
+    if skip_on_a_device("broken instruction sequences") {
+        return;
+    }
+    let design = "--columns 2 --rows 3 --dim 80 --depth 1 --heads 6 --queries 200 --keys 300".split(' ');
+    let name = "attn-npu1-2x3-d80-sequence-6x200x300-depth1";
+    let built = xclbin("tile-core").with_file_name(format!("{name}.insts.bin"));
+    let content = fs::read(built).expect("built");
+    let words: Vec<_> = content.as_chunks().0.iter().copied().map(u32::from_le_bytes).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("insts.bin");
+    let file_name = file.display().to_string();
+    let out = folder.path().join("npu").display().to_string();
+    let input = common::fixture("src/suite/data/acceptance.npz");
+    let output = folder.path().join("out.npz").display().to_string();
+    for (number, (change, said)) in BREAKS.iter().enumerate() {
+        let mut operations = operations(&words);
+        change(&mut operations);
+        fs::write(&file, sequence(&words, &operations)).expect("written");
+        let mut build = Command::new(env!("CARGO_BIN_EXE_attn"));
+        build.args(["npu", "build", "--out", &out]).args(design.clone()).env("STAND_IN_INSTRUCTIONS", &file_name);
+        let built = build.output().expect("a program");
+        assert!(built.status.success(), "{number}: {}", String::from_utf8_lossy(&built.stderr));
+        let xclbin = format!("{out}/{name}.xclbin");
+        let run = ["run", "--input", &input, "--output", &output, "--backend", "npu", "--timeout", "1", "--xclbin"];
+        let result = attn("", &[&run[..], &[&xclbin]].concat());
+        let stderr = String::from_utf8_lossy(&result.stderr);
+        println!("{number}: {}", stderr.trim_end());
+        assert_eq!(result.status.success(), number == 0, "{number}: {stderr}");
+        assert!(stderr.contains(said), "{number}: {stderr}");
+        fs::remove_dir_all(&out).expect("made");
+    }
+}
+
+/// A process leaves nothing to the driver to clean up, however it ends; but for what hangs, which it must not touch.
+#[test]
+fn nothing_is_left_in_the_driver() {
+    let _device = DEVICE.lock();
+    if skip_on_a_device("counts of the driver") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = folder.path().join("report");
+    let xclbin = xclbin("tile-array").display().to_string();
+    for (fault, left) in [
+        ("", "0 buffers and 0 contexts"),
+        ("contexts", "0 buffers and 0 contexts"),
+        ("allocation:5", "0 buffers and 0 contexts"),
+        ("command-error:3", "0 buffers and 0 contexts"),
+        ("abort", "0 buffers and 0 contexts"),
+        ("wrong-result", "0 buffers and 0 contexts"),
+        ("hang:2", "9 buffers and 1 contexts"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
+        command.args(["validate", "--backend", "npu", "--timeout", "1", "--xclbin", &xclbin]);
+        command.env("ATTN_EMULATOR_FAULT", fault).env("ATTN_EMULATOR_REPORT", &report);
+        let output = command.output().expect("a program");
+        assert_eq!(output.status.success(), fault.is_empty(), "{fault}");
+        let said = fs::read_to_string(&report).expect("a report");
+        assert!(said.starts_with("emulated: 1 opened, ") && said.contains(left), "{fault}: {said}");
+        fs::remove_file(&report).expect("there");
+    }
+}
+
 /// XRT without its plug-in, and what is no XRT.
 #[test]
 fn what_is_installed_of_xrt_is_said() {

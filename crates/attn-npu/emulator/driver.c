@@ -32,6 +32,9 @@ static const uint64_t kPage = 4096;
 
 enum { DEVICES = 8, BUFFERS = 4096, CONTEXTS = 6, QUEUE = 64 };
 
+/* The array: columns, the first of which is not for programs, and cores of a column. */
+enum { COLUMNS = 5, CORES = 4 };
+
 struct buffer {
     uint32_t type; /* AMDXDNA_BO_INVALID: none */
     uint64_t offset;
@@ -46,6 +49,7 @@ struct command {
 struct context {
     bool is_used;
     bool is_ended;
+    uint32_t columns; /* of its partition */
     bool has_array;
     struct array array;
     uint64_t submitted, done;
@@ -406,10 +410,11 @@ static int create_context(struct device *device, struct amdxdna_drm_create_hwctx
     uint32_t handle = 1;
     while (handle <= CONTEXTS && device->contexts[handle - 1].is_used)
         handle++;
-    if (handle > CONTEXTS || fault_is("contexts", 1))
+    const uint32_t columns = create->num_tiles / CORES;
+    if (handle > CONTEXTS || columns < 1 || columns > COLUMNS - 1 || fault_is("contexts", 1))
         return fail(EINVAL);
     struct context *context = &device->contexts[handle - 1];
-    *context = (struct context){.is_used = true, .device = device};
+    *context = (struct context){.is_used = true, .device = device, .columns = columns};
     if (pthread_create(&context->thread, NULL, work, context) != 0) {
         context->is_used = false;
         return fail(EAGAIN);
@@ -433,6 +438,10 @@ static int configure_context(struct device *device, const struct amdxdna_drm_con
     if (pdi == NULL)
         return fail(EINVAL);
     context->has_array = array_parse(&context->array, seen(device, pdi), pdi->bytes);
+    if (context->has_array && context->array.columns != context->columns) {
+        complain("the array has %u columns, and its partition %u", context->array.columns, context->columns);
+        context->has_array = false;
+    }
     return context->has_array ? 0 : fail(EINVAL);
 }
 
@@ -513,10 +522,10 @@ static int get_info(struct amdxdna_drm_get_info *info)
     case DRM_AMDXDNA_QUERY_AIE_METADATA: {
         const struct amdxdna_drm_query_aie_metadata metadata = {
             .col_size = 1 << 25,
-            .cols = 5,
-            .rows = 6,
+            .cols = COLUMNS,
+            .rows = CORES + 2,
             .version = {1, 1},
-            .core = {.row_count = 4, .row_start = 2, .dma_channel_count = 2, .lock_count = 16, .event_reg_count = 4},
+            .core = {.row_count = CORES, .row_start = 2, .dma_channel_count = 2, .lock_count = 16, .event_reg_count = 4},
             .mem = {.row_count = 1, .row_start = 1, .dma_channel_count = 6, .lock_count = 64, .event_reg_count = 4},
             .shim = {.row_count = 1, .row_start = 0, .dma_channel_count = 2, .lock_count = 16, .event_reg_count = 4},
         };
