@@ -113,7 +113,7 @@ proptest! {
         for dim in [dim, 16, 64] {
             let design = Design { device, columns, rows, dim, depth, form };
             if design.check().is_ok() {
-                prop_assert!(design.demand().bytes_in <= u32::MAX as usize);
+                prop_assert!(u32::try_from(design.demand().bytes_in).is_ok());
                 // Those of a thousand heads are long texts.
                 prop_assert!(heads > 64 || design.mlir().is_ok());
             }
