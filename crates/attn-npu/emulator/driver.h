@@ -20,6 +20,9 @@ bool driver_may_map(size_t bytes);
 /* Ends whatever is left of it. */
 void driver_close(int fd);
 
+/* What this process did, and left behind: a line for the file that the environment names. */
+void driver_report(void);
+
 /* Whether this is what is to go wrong, from its n-th time on (1 if the request does not say). */
 bool fault_is(const char *name, unsigned long time);
 
