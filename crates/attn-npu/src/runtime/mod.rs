@@ -52,7 +52,7 @@ pub use xrt::{Binding, CommandState, XrtError};
 use std::{
     fmt,
     path::PathBuf,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -190,21 +190,13 @@ pub struct Session {
     times: Times,
     /// When the end of the last dispatch was seen.
     seen: Instant,
-    number: u64,
-    dispatches: u64,
     is_closed: bool,
 }
 
-/// A dispatch under way.
+/// A dispatch under way: the session has the other one.
 #[derive(Debug)]
 #[must_use = "the results are those of `wait`"]
-pub struct Ticket {
-    session: u64,
-    dispatch: u64,
-}
-
-/// Tells sessions apart.
-static NUMBERS: AtomicU64 = AtomicU64::new(0);
+pub struct Ticket(Arc<()>);
 
 /// A run with buffers of its own.
 struct Slot {
@@ -217,7 +209,7 @@ struct Slot {
 struct UnderWay {
     work: Work,
     started: Instant,
-    dispatch: u64,
+    ticket: Arc<()>,
 }
 
 /// What a dispatch does.
@@ -325,8 +317,6 @@ impl Session {
             timeout,
             times: Times::default(),
             seen: Instant::now(),
-            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
-            dispatches: 0,
             is_closed: false,
         };
         let bytes: usize = objects.bytes().into_iter().sum();
@@ -388,6 +378,7 @@ impl Session {
     pub fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: &dyn Fn(usize)) -> Result<(), SessionError> {
         let start = Instant::now();
         let work = self.accept(heads, out.len())?;
+        self.end_forgotten()?;
         if self.slots.iter().any(|slot| slot.under_way.is_some()) {
             return Err(SessionError::Busy);
         }
@@ -407,14 +398,15 @@ impl Session {
         Ok(())
     }
 
-    /// Starts what one dispatch has room for, and comes back: at most two can be under way. A ticket that is dropped is waited for
-    /// when its buffers are needed again.
+    /// Starts what one dispatch has room for, and comes back: at most two can be under way. One whose ticket was dropped is waited for
+    /// here and by [`attend`](Self::attend), and its results with it are gone.
     ///
     /// # Errors
     /// As [`Heads::check`] and [`check`](Self::check); more heads or queries than fit a dispatch; two dispatches that are under way.
     pub fn submit(&mut self, heads: Heads<'_>) -> Result<Ticket, SessionError> {
         let start = Instant::now();
         let work = self.accept(heads, heads.inputs.query.len())?;
+        self.end_forgotten()?;
         let (got, most) = (work.plan.dispatches(), 1);
         if got > most {
             return Err(SessionError::Room { what: "dispatches", got, most });
@@ -422,9 +414,9 @@ impl Session {
         if self.slots[self.next].under_way.is_some() {
             return Err(SessionError::Busy);
         }
-        let dispatch = self.begin(heads, work)?;
+        let ticket = self.begin(heads, work)?;
         self.times.total += start.elapsed();
-        Ok(Ticket { session: self.number, dispatch })
+        Ok(Ticket(ticket))
     }
 
     /// Waits for a dispatch, and writes its results, `[heads, queries, dim]` as they were submitted.
@@ -434,9 +426,8 @@ impl Session {
     pub fn wait(&mut self, ticket: &Ticket, out: &mut [i8]) -> Result<(), SessionError> {
         let start = Instant::now();
         self.check_open()?;
-        let is_its =
-            |slot: &Slot| slot.under_way.as_ref().is_some_and(|under_way| under_way.dispatch == ticket.dispatch);
-        let slot = self.slots.iter().position(is_its).filter(|_| ticket.session == self.number);
+        let is_its = |slot: &Slot| slot.under_way.as_ref().is_some_and(|it| Arc::ptr_eq(&it.ticket, &ticket.0));
+        let slot = self.slots.iter().position(is_its);
         let slot = slot.ok_or(SessionError::Ticket)?;
         if let Some(UnderWay { work, .. }) = &self.slots[slot].under_way {
             let (got, expected) = (out.len(), work.plan.heads() * work.queries * work.dim);
@@ -468,7 +459,7 @@ impl Session {
     }
 
     /// Packs and starts a dispatch in the next slot, which is free.
-    fn begin(&mut self, heads: Heads<'_>, work: Work) -> Result<u64, SessionError> {
+    fn begin(&mut self, heads: Heads<'_>, work: Work) -> Result<Arc<()>, SessionError> {
         let start = Instant::now();
         self.objects.pack(&mut self.slots[self.next].data, heads, work);
         self.times.pack += start.elapsed();
@@ -476,7 +467,7 @@ impl Session {
     }
 
     /// Starts what is packed in the next slot.
-    fn start(&mut self, work: Work) -> Result<u64, SessionError> {
+    fn start(&mut self, work: Work) -> Result<Arc<()>, SessionError> {
         let packed = Instant::now();
         let Self { xrt, slots, instructions, words, .. } = self;
         let slot = &mut slots[self.next];
@@ -490,10 +481,22 @@ impl Session {
         started?;
         let now = Instant::now();
         self.times.submit += now - packed;
-        self.dispatches += 1;
-        slot.under_way = Some(UnderWay { work, started: now, dispatch: self.dispatches });
+        let ticket = Arc::new(());
+        slot.under_way = Some(UnderWay { work, started: now, ticket: Arc::clone(&ticket) });
         self.next = 1 - self.next;
-        Ok(self.dispatches)
+        Ok(ticket)
+    }
+
+    /// Waits for dispatches whose tickets were dropped.
+    fn end_forgotten(&mut self) -> Result<(), SessionError> {
+        let is_forgotten = |slot: &Slot| slot.under_way.as_ref().is_some_and(|it| Arc::strong_count(&it.ticket) == 1);
+        for slot in 0..self.slots.len() {
+            if is_forgotten(&self.slots[slot]) {
+                self.end(slot)?;
+                self.next = slot;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the dispatch of a slot, and writes its part of the output.

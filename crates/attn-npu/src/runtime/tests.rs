@@ -197,9 +197,18 @@ fn tickets() {
         session.submit(heads(2)).expect_err("9 tiles"),
         SessionError::Room { what: "dispatches", got: 2, most: 1 }
     );
-    // Nobody waits for this one.
-    _ = session.submit(heads(0)).expect("room");
-    drop(session);
+    // Nobody waits for these.
+    for _ in 0..5 {
+        _ = session.submit(heads(0)).expect("room");
+    }
+    session.attend(heads(1), &mut outs[1], &|_| ()).expect("room");
+    assert_eq!(outs[1], expected(1));
+    let kept = session.submit(heads(0)).expect("room");
+    _ = session.submit(heads(1)).expect("room");
+    let another = session.submit(heads(1)).expect("room");
+    session.wait(&kept, &mut outs[0]).expect("a result");
+    session.wait(&another, &mut outs[1]).expect("a result");
+    assert_eq!(outs, [expected(0), expected(1)]);
 }
 
 #[test]
