@@ -23,7 +23,8 @@ fn attention(criterion: &mut Criterion) {
         group.sampling_mode(SamplingMode::Flat).sample_size(20);
         group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
         group.throughput(Throughput::Elements(workload.shape.macs()));
-        for mut contestant in contestants(&data, &available(), &Options::default()).expect("backends that this CPU has")
+        for mut contestant in
+            contestants(&data, &available(), &Options::default()).expect("backends that this CPU has").0
         {
             group.bench_function(&contestant.name, |bencher| {
                 bencher.iter(|| contestant.attention.compute().expect("built-in numbers"));
@@ -82,18 +83,16 @@ const DISPATCHES: [(&str, &str); 3] = [
 /// of the emulated driver there is what the host does for a dispatch, and nothing of a device.
 fn npu(criterion: &mut Criterion) {
     let folder = env::var_os("ATTN_NPU").map_or_else(|| PathBuf::from("npu"), PathBuf::from);
-    let open = |(_, design): &(&str, &str)| {
-        Session::open(&runtime::Options::new(folder.join(format!("attn-{design}.xclbin"))))
-    };
-    // Before the first one is measured.
-    let sessions = match DISPATCHES.iter().map(open).collect::<Result<Vec<_>, _>>() {
-        Ok(sessions) => sessions,
-        Err(error) => {
-            println!("\nNO NPU: the group `npu` was not measured: {error}\n");
-            return;
-        }
-    };
-    for ((name, design), mut session) in DISPATCHES.into_iter().zip(sessions) {
+    for (name, design) in DISPATCHES {
+        // One after the other: they would share the columns of the array.
+        let options = runtime::Options::new(folder.join(format!("attn-{design}.xclbin")));
+        let mut session = match Session::open(&options) {
+            Ok(session) => session,
+            Err(error) => {
+                println!("\nNO NPU: `npu/{name}` was not measured: {error}\n");
+                continue;
+            }
+        };
         let workload = workloads().into_iter().find(|workload| workload.name == name).expect("a workload");
         let data = workload.data().expect("built-in numbers");
         let masks = data.masks();
@@ -121,7 +120,8 @@ fn npu(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(workload.shape.macs()));
         group.bench_function("npu, end to end", |bencher| bencher.iter(|| compute(&mut session)));
         println!("{design} ({identity}): {}", session.take_times());
-        for mut contestant in contestants(&data, &available(), &Options::default()).expect("backends that this CPU has")
+        for mut contestant in
+            contestants(&data, &available(), &Options::default()).expect("backends that this CPU has").0
         {
             group.bench_function(&contestant.name, |bencher| {
                 bencher.iter(|| contestant.attention.compute().expect("built-in numbers"));

@@ -25,6 +25,11 @@ pub trait Backend {
         None
     }
 
+    /// Whether it stands in for a device that is not there: its times say nothing.
+    fn is_emulated(&self) -> bool {
+        false
+    }
+
     /// What it takes of that which the specification takes: everything, if it does not say otherwise.
     fn limits(&self) -> Limits {
         Limits::NONE
@@ -238,6 +243,10 @@ struct Npu {
 impl Backend for Npu {
     fn name(&self) -> &str {
         &self.label
+    }
+
+    fn is_emulated(&self) -> bool {
+        self.session.identity().is_emulated()
     }
 
     /// None of an emulated device, whose times say nothing.

@@ -78,7 +78,7 @@ fn xrt_shim() {
     let library = std::path::Path::new(&env::var_os("OUT_DIR").expect("set by cargo")).join("libattn_xrt_shim.so");
     let mut command = compiler.to_command();
     command.arg("-shared").arg("-o").arg(&library).arg(SOURCE).arg(format!("-L{XRT}/lib"));
-    command.arg("-lxrt_coreutil");
+    command.arg(format!("-Wl,-rpath,{XRT}/lib")).arg("-lxrt_coreutil");
     match command.status() {
         Ok(status) if status.success() => {}
         _ => refuse(

@@ -7,7 +7,7 @@ use super::{
     workload::{Data, Io},
 };
 use crate::{
-    backend::{Backend, BackendKind, Isa, Options},
+    backend::{Backend, BackendError, BackendKind, Isa, Options},
     npz::Qkv,
 };
 
@@ -59,7 +59,7 @@ pub fn available() -> Vec<BackendKind> {
 /// As [`BackendKind::open`]; an emulated device.
 pub fn open(kind: BackendKind, options: &Options) -> Result<Box<dyn Backend>, BenchError> {
     let backend = kind.open(options)?;
-    if backend.name().contains("emulated") {
+    if backend.is_emulated() {
         return Err(BenchError::Emulated(backend.name().to_owned()));
     }
     Ok(backend)
@@ -67,7 +67,7 @@ pub fn open(kind: BackendKind, options: &Options) -> Result<Box<dyn Backend>, Be
 
 /// These backends, each of them once, and the peers that are built in.
 ///
-/// A backend that does not take the shape, or floats, is left out.
+/// A backend that does not take the shape, or floats, is left out: why is the second result.
 ///
 /// # Errors
 /// A backend that this machine does not have, or an emulated device; what libtorch says of the numbers.
@@ -75,8 +75,8 @@ pub fn contestants<'a>(
     data: &'a Data,
     backends: &[BackendKind],
     options: &Options,
-) -> Result<Vec<Contestant<'a>>, BenchError> {
-    let mut all: Vec<Contestant<'a>> = Vec::new();
+) -> Result<(Vec<Contestant<'a>>, Vec<String>), BenchError> {
+    let (mut all, mut left_out): (Vec<Contestant<'a>>, _) = (Vec::new(), Vec::new());
     for kind in backends {
         let backend = open(*kind, options)?;
         let name = backend.name().to_owned();
@@ -87,7 +87,10 @@ pub fn contestants<'a>(
         // An NPU has room for what its xclbin was built for, and no floats.
         let (limits, shape) = (backend.limits(), data.shape);
         let masks = data.masks();
-        if limits.check(shape.dim, shape.keys, &masks).is_err() || (data.io == Io::F32 && !limits.floats) {
+        let refused = limits.check(shape.dim, shape.keys, &masks).err();
+        let refused = refused.or_else(|| (data.io == Io::F32 && !limits.floats).then_some(BackendError::NoFloats));
+        if let Some(error) = refused {
+            left_out.push(format!("{name}: {error}"));
             continue;
         }
         let isa = Isa::ALL.into_iter().find(|isa| isa.name() == name);
@@ -99,7 +102,7 @@ pub fn contestants<'a>(
         all.push(Contestant { name, isa, threaded: isa.is_some(), attention });
     }
     all.extend(torch::contestants(data)?);
-    Ok(all)
+    Ok((all, left_out))
 }
 
 /// A backend on integers.

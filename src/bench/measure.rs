@@ -101,7 +101,8 @@ pub fn measure(workload: &Workload, options: &Options) -> Result<Rows, BenchErro
         }
     };
     let mut entries = Vec::new();
-    for contestant in contestants(&data, &options.backends, &options.npu)? {
+    let (contestants, left_out) = contestants(&data, &options.backends, &options.npu)?;
+    for contestant in contestants {
         entries.push(warm_up(contestant, &data, rounds)?);
         settle();
     }
@@ -130,7 +131,7 @@ pub fn measure(workload: &Workload, options: &Options) -> Result<Rows, BenchErro
     for (row, entry) in rows.iter_mut().zip(&mut entries) {
         row.times = entry.contestant.attention.times();
     }
-    Ok(Rows { workload: workload.clone(), rows, peaks })
+    Ok(Rows { workload: workload.clone(), rows, left_out, peaks })
 }
 
 /// The first call, which is compared with the truth, and as many as it takes to know how long one takes.

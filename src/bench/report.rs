@@ -52,6 +52,8 @@ pub struct Rows {
     pub workload: Workload,
     /// The contestants, backends first.
     pub rows: Vec<Row>,
+    /// Backends that do not take it, and why.
+    pub left_out: Vec<String>,
     /// The peak of every instruction set that the CPU has, measured in the same rounds.
     pub peaks: Vec<Peak>,
 }
@@ -73,7 +75,7 @@ impl fmt::Display for Rows {
                 f,
                 "  {:<18}{time:>12}{:>10.1}{peak:>9}{ratio:>8}{:>7.2}{:>7.3}{:>8} %",
                 // What an NPU's name says of it is below.
-                row.backend.split(" (").next().unwrap_or_default(),
+                if row.backend.starts_with("npu (") { "npu" } else { &row.backend },
                 row.mac_per_s / 1e9,
                 row.max_error_lsb,
                 row.mean_error_lsb,
@@ -87,6 +89,7 @@ impl fmt::Display for Rows {
         for (backend, times) in self.rows.iter().filter_map(|row| Some((&row.backend, row.times.as_ref()?))) {
             writeln!(f, "  {backend}: {times}")?;
         }
+        self.left_out.iter().try_for_each(|why| writeln!(f, "  left out: {why}"))?;
         f.write_str("  peaks:")?;
         for (i, peak) in self.peaks.iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };

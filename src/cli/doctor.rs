@@ -268,7 +268,7 @@ fn host(options: &Options, works: bool) -> Vec<Check> {
     let limit = host::memlock_limit().map(|limit| limit / 1024);
     let detail = limit.map_or_else(|| "no limit".to_owned(), |limit| format!("{limit} KiB, {needed} KiB are needed"));
     let fix = SessionError::MEMLOCK_FIX;
-    checks.push(judge("memlock", limit.is_none_or(|limit| limit >= needed), detail, Some(fix)));
+    checks.push(judge("memlock", host::may_lock_all() || limit.is_none_or(|limit| limit >= needed), detail, Some(fix)));
     checks.push(judge("firmware", firmware.is_some(), firmware.unwrap_or_else(|| "unknown".to_owned()), None));
     checks
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <exception>
+#include <utility>
 #include <vector>
 
 #include <xrt/experimental/xrt_xclbin.h>
@@ -83,8 +84,9 @@ int attn_xrt_buffer(Session *session, int argument, std::size_t bytes, bool inst
 {
     return guarded(error, [&] {
         const auto flags = instructions ? xrt::bo::flags::cacheable : xrt::bo::flags::host_only;
-        session->buffers.emplace_back(session->device, bytes, flags, session->kernel.group_id(argument));
-        *map = session->buffers.back().map<void *>();
+        xrt::bo buffer{session->device, bytes, flags, static_cast<xrt::memory_group>(session->kernel.group_id(argument))};
+        *map = buffer.map<void *>();
+        session->buffers.push_back(std::move(buffer));
     });
 }
 
@@ -117,7 +119,8 @@ int attn_xrt_start(Session *session, std::size_t run, std::size_t instructions, 
     });
 }
 
-// Waits so many milliseconds at most. `state` becomes 0 if the run is not done then, and else the command's state of ert.h.
+// Waits so many milliseconds at most. `state` becomes 0 if the run is not done then, and else the command's state of ert.h, with what XRT
+// says of it in `error` if it failed.
 int attn_xrt_wait(Session *session, std::size_t run, std::uint32_t milliseconds, int *state, Error error)
 {
     return guarded(error, [&] {
@@ -128,12 +131,14 @@ int attn_xrt_wait(Session *session, std::size_t run, std::uint32_t milliseconds,
             *state = waited.wait2(timeout) == std::cv_status::timeout ? 0 : ERT_CMD_STATE_COMPLETED;
         } catch (const xrt::run::command_error &failure) {
             *state = failure.get_command_state();
+            error(failure.what());
         } catch (const std::exception &) {
-            // XRT 2.25 throws at the end of the time, as its driver said that the command was done, and it is not.
-            const bool is_under_way = waited.get_ert_packet()->state < ERT_CMD_STATE_COMPLETED;
-            if (!is_under_way || std::chrono::steady_clock::now() - start < timeout)
+            // XRT 2.25 with its NPU plug-in throws at the end of the time: the command itself says whether it is done.
+            const ert_cmd_state own = waited.state();
+            const bool is_done = own >= ERT_CMD_STATE_COMPLETED && own != ERT_CMD_STATE_SUBMITTED;
+            if (!is_done && std::chrono::steady_clock::now() - start < timeout)
                 throw;
-            *state = 0;
+            *state = is_done ? own : 0;
         }
     });
 }

@@ -184,6 +184,29 @@ pub fn memlock_limit() -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// Bytes that this process has locked.
+#[must_use]
+pub fn locked_memory() -> u64 {
+    let locked = || {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"))?;
+        Some(1024 * line.split_whitespace().next()?.parse::<u64>().ok()?)
+    };
+    locked().unwrap_or(0)
+}
+
+/// Whether no limit of locked memory holds for this process, as for root's.
+#[must_use]
+pub fn may_lock_all() -> bool {
+    const IPC_LOCK: u32 = 14;
+    let capabilities = || {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    capabilities().is_some_and(|capabilities| capabilities >> IPC_LOCK & 1 == 1)
+}
+
 /// The version of a library that this process has loaded, by its file's name: `libxrt_coreutil.so.2.25.00`.
 #[must_use]
 pub fn version_of_library(name: &str) -> Option<String> {

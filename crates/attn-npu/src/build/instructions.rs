@@ -1,6 +1,6 @@
 //! The instruction sequence of a dispatch: a header, and operations for the controller of the array.
 
-use std::{error::Error, fmt};
+use std::{collections::BTreeMap, error::Error, fmt};
 
 use crate::design::{Design, Device};
 
@@ -32,6 +32,9 @@ pub struct InstructionsError {
     pub expected: u64,
 }
 
+/// Where a shim tile has its descriptors: words, of which the first one is a transfer's length and the second one its address.
+const DESCRIPTOR: u32 = 0x1d000;
+
 /// Words of the header.
 const HEADER: usize = 4;
 
@@ -61,6 +64,53 @@ impl Instructions {
         let [major, minor, generation, rows] = first;
         let columns = second[0];
         Ok(Self { version: (major, minor), generation, rows, columns, operations, bytes: size })
+    }
+
+    /// Bytes of each argument of the design that transfers reach: a buffer is to be no smaller.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse); an operation that designs do not have, or that goes beyond the sequence.
+    pub fn reach(bytes: &[u8]) -> Result<Vec<u64>, InstructionsError> {
+        Self::parse(bytes)?;
+        let words: Vec<u32> = bytes.as_chunks().0.iter().copied().map(u32::from_le_bytes).collect();
+        let mut lengths = BTreeMap::new();
+        let mut reach = Vec::new();
+        let mut rest = &words[HEADER..];
+        while let Some(&kind) = rest.first() {
+            let wrong = || InstructionsError {
+                what: "words of operations that designs have",
+                got: (words.len() - rest.len()) as u64,
+                expected: words.len() as u64,
+            };
+            // Where an operation says how long it is.
+            let length = match kind & 255 {
+                0 => rest.get(5),
+                1 => rest.get(3),
+                3 => rest.get(6),
+                128 | 129 => rest.get(1),
+                _ => None,
+            };
+            let length = length.map(|&bytes| bytes as usize / 4).filter(|length| (4..=rest.len()).contains(length));
+            let (operation, others) = rest.split_at(length.ok_or_else(wrong)?);
+            match (kind & 255, operation) {
+                // A descriptor is written, by its address.
+                (1, &[_, _, address, _, length, ..]) => _ = lengths.insert(address, length),
+                // Its address is that of an argument, and so much.
+                (129, &[_, _, _, _, _, _, address, _, argument, _, offset, ..]) => {
+                    let descriptor = address.wrapping_sub(4);
+                    let is_descriptor = (descriptor & 0x1ff_ffff).wrapping_sub(DESCRIPTOR) < 0x200;
+                    let length =
+                        lengths.get(&descriptor).filter(|_| is_descriptor && argument < 8).ok_or_else(wrong)?;
+                    let argument = argument as usize;
+                    reach.resize(reach.len().max(argument + 1), 0);
+                    reach[argument] = reach[argument].max(u64::from(offset) + 4 * u64::from(*length));
+                }
+                (1 | 129, _) => return Err(wrong()),
+                _ => {}
+            }
+            rest = others;
+        }
+        Ok(reach)
     }
 
     /// The name of the device that it is for, if that is known.
@@ -139,9 +189,12 @@ mod tests {
 
     #[test]
     fn recorded_ones_are_for_their_designs() {
-        for (name, operations) in [("tile-core", 8), ("whisper-base", 88)] {
+        let layer = [8 * 24 * 4160, 8 * 24 * 8192, 8 * 24 * 4096];
+        for (name, operations, reach) in [("tile-core", 8, &[12_352, 4096][..]), ("whisper-base", 88, &layer)] {
             let file = format!("{}/../../tests/npu/recorded/{name}.insts.bin", env!("CARGO_MANIFEST_DIR"));
-            let header = Instructions::parse(&std::fs::read(file).expect("a recorded sequence")).expect("a sequence");
+            let bytes = std::fs::read(file).expect("a recorded sequence");
+            let header = Instructions::parse(&bytes).expect("a sequence");
+            assert_eq!(Instructions::reach(&bytes).expect("operations of a design"), reach);
             assert_eq!(header.check(&Design::standard(name).expect("a design")), Ok(()));
             assert_eq!((header.version, header.rows, header.operations), ((0, 1), 6, operations));
         }

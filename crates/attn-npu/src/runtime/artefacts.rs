@@ -1,4 +1,4 @@
-//! What `attn npu build` left: read, and compared with what it says of itself, before anything of the device is touched.
+//! What `attn npu build` left: read, and compared with what it says of itself, before any of it is given to the device.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::SessionError;
+use super::{SessionError, objects::Objects, plan::Room};
 use crate::{
     build::{Instructions, KERNEL, Manifest},
     design::Design,
@@ -61,7 +61,15 @@ impl Artefacts {
             return Err(SessionError::NotAsBuilt { path: xclbin.to_owned(), difference });
         }
         let checked = Instructions::parse(&instructions).and_then(|header| header.check(&design));
-        checked.map_err(|error| SessionError::Instructions { path: xclbin.with_extension("insts.bin"), error })?;
+        let wrong = |error| SessionError::Instructions { path: xclbin.with_extension("insts.bin"), error };
+        checked.map_err(wrong)?;
+        // What the device writes behind the end of a buffer is some other memory of this process.
+        let reach = Instructions::reach(&instructions).map_err(wrong)?;
+        let buffers = Objects::new(Room::of(&design), design.dim).bytes();
+        if !reach.iter().copied().eq(buffers.iter().map(|&bytes| bytes as u64)) {
+            let difference = format!("bytes that the instructions move: got {reach:?}, expected {buffers:?}");
+            return Err(SessionError::NotAsBuilt { path: xclbin.to_owned(), difference });
+        }
         if !container.kernels.iter().any(|kernel| kernel.name == KERNEL) {
             let names: Vec<_> = container.kernels.into_iter().map(|kernel| kernel.name).collect();
             let difference = format!("kernel: got {}, expected {KERNEL}", names.join(", "));

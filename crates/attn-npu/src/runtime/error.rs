@@ -99,7 +99,12 @@ pub enum SessionError {
     /// XRT refused something else.
     Xrt(XrtError),
     /// A dispatch failed.
-    Command(CommandState),
+    Command {
+        /// How it ended.
+        state: CommandState,
+        /// What XRT says of it, if it does.
+        said: String,
+    },
     /// A dispatch did not end in time.
     Hang {
         /// How long it was waited for.
@@ -120,7 +125,7 @@ pub enum SessionError {
     },
     /// The session ended with an earlier error.
     Closed,
-    /// Both sets of buffers are taken.
+    /// Dispatches are under way: two, or one where both sets of buffers are needed.
     Busy,
     /// A ticket of another session, or of a dispatch whose results were taken.
     Ticket,
@@ -146,8 +151,12 @@ pub enum NoDevice {
     Hardware,
     /// One is, without a driver.
     Driver(String),
+    /// One is, with its driver, and not what is opened: a container lacks it.
+    Node(PathBuf),
     /// One is, with its driver, and XRT does not see it: its plug-in is missing.
     Plugin(XrtError),
+    /// One is, and XRT's plug-in does not take it.
+    Refused(XrtError),
 }
 
 impl SessionError {
@@ -186,6 +195,10 @@ impl SessionError {
             Self::NoDevice { device, why } => match why {
                 NoDevice::Hardware => format!("there is no NPU {device} on the PCI bus of this machine"),
                 NoDevice::Driver(address) => format!("NPU {device} ({address}) has no driver `{}`", host::DRIVER),
+                NoDevice::Node(node) => format!("NPU {device} has its driver, but {} is not here", node.display()),
+                NoDevice::Refused(error) => {
+                    format!("NPU {device} is there, and XRT's plug-in does not take it: {error}")
+                }
                 NoDevice::Plugin(error) => {
                     format!("NPU {device} has its driver, and XRT does not see it: its plug-in is missing: {error}")
                 }
@@ -196,17 +209,23 @@ impl SessionError {
                 let (limit, needed) = (limit / 1024, needed.div_ceil(1024));
                 format!("this process may lock {limit} KiB of memory, and needs {needed} KiB: {error}")
             }
-            Self::Contexts(error) => format!("no hardware context is free, or not so many columns: {error}"),
+            Self::Contexts(error) => {
+                format!("the driver gave no hardware context: none is free, or not so many columns: {error}")
+            }
             Self::Allocation { bytes, error } => format!("no memory for a buffer of {bytes} bytes: {error}"),
             Self::Xrt(error) => format!("XRT: {error}"),
-            Self::Command(state) => match *state {
-                CommandState::ABORT | CommandState::TIMEOUT => format!(
-                    "the driver gave the dispatch up ({state}): the design hangs, or firmware and driver do not fit each other"
-                ),
-                _ => format!(
-                    "the dispatch failed ({state}): the instructions are not those of the xclbin, or the firmware refused them"
-                ),
-            },
+            Self::Command { state, said } => {
+                let cause = match *state {
+                    CommandState::ABORT | CommandState::TIMEOUT => {
+                        "the driver gave the dispatch up: the design hangs, or firmware and driver do not fit each other"
+                    }
+                    _ => {
+                        "the dispatch failed: the instructions are not those of the xclbin, or the firmware refused them"
+                    }
+                };
+                let said = said.trim_end();
+                format!("{cause}: {state}{}{said}", if said.is_empty() { "" } else { ": " })
+            }
             Self::Hang { timeout } => format!(
                 "the dispatch did not end within {} s: the design hangs, or firmware and driver do not fit each other",
                 timeout.as_secs_f64()
@@ -216,7 +235,7 @@ impl SessionError {
                  {object}, query {query}, column {column}: got {got}, expected {expected}"
             ),
             Self::Closed => "the session ended with an earlier error".to_owned(),
-            Self::Busy => "two dispatches are under way".to_owned(),
+            Self::Busy => "dispatches are under way that were not waited for".to_owned(),
             Self::Ticket => "the ticket is another session's, or its results were taken".to_owned(),
             Self::Room { what, got, most } => {
                 format!("{what}: got {got}, expected at most {most}, which is what the xclbin was built for")
@@ -248,7 +267,11 @@ impl SessionError {
                 NoDevice::Driver(_) => {
                     format!("Linux 6.14 or later has it: `sudo modprobe {}`, and look at `sudo dmesg`", host::DRIVER)
                 }
+                NoDevice::Node(_) => "a container is given it with `--device /dev/accel/accel0`".to_owned(),
                 NoDevice::Plugin(_) => "on Debian: `apt-get install libxrt-npu2`".to_owned(),
+                NoDevice::Refused(_) => {
+                    "its driver or firmware may not fit the plug-in: `attn doctor` lists the versions".to_owned()
+                }
             },
             Self::Permission { group, .. } => return host::Refused::Permission(group.clone()).fix(),
             Self::Device { got, .. } => format!("build for it: `attn npu build --device {got}`"),
@@ -259,15 +282,17 @@ impl SessionError {
                     .to_owned()
             }
             Self::Allocation { .. } => "end other programs, or build a smaller design".to_owned(),
-            Self::Command(CommandState::ABORT | CommandState::TIMEOUT) | Self::Hang { .. } => VERSIONS.to_owned(),
-            Self::Command(_) => "`attn npu inspect` compares them; `sudo dmesg | grep amdxdna` may say more".to_owned(),
+            Self::Command { state: CommandState::ABORT | CommandState::TIMEOUT, .. } | Self::Hang { .. } => {
+                VERSIONS.to_owned()
+            }
+            Self::Command { .. } => "`attn npu inspect` compares them; `sudo dmesg | grep amdxdna` may say more".to_owned(),
             Self::WrongResult { .. } => {
-                "mlir-aie issue 3778: others had wrong products with Peano 21 and 22; build with \
-                                         another version"
+                "the instructions may be another design's (`attn npu inspect`); and others had wrong products with Peano 21 \
+                 and 22 (mlir-aie issue 3778): build with another version"
                     .to_owned()
             }
             Self::Closed => "open another one".to_owned(),
-            Self::Busy => "wait for one first".to_owned(),
+            Self::Busy => "wait for them first".to_owned(),
             Self::File { .. }
             | Self::Xrt(_)
             | Self::Ticket

@@ -52,7 +52,7 @@ pub use xrt::{Binding, CommandState, XrtError};
 use std::{
     fmt,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -67,7 +67,7 @@ use crate::{
 };
 use objects::Objects;
 use plan::{Plan, Room};
-use xrt::{Arguments, Buffer, BufferKind, Direction, RunState, Xrt};
+use xrt::{Arguments, Buffer, BufferKind, Direction, RunState, UNDER_WAY, Xrt};
 
 /// Which device, and what it is to run.
 #[derive(Clone, Debug)]
@@ -322,7 +322,7 @@ impl Session {
         let bytes: usize = objects.bytes().into_iter().sum();
         done(Step::Buffers, &format!("two sets of {} KiB", bytes.div_ceil(1024)));
         session.self_test()?;
-        done(Step::SelfTest, &format!("{} objects have the bits of the specification", session.capacity()));
+        done(Step::SelfTest, &format!("{} objects have the bits of the specification", 2 * session.capacity()));
         session.take_times();
         Ok(session)
     }
@@ -482,6 +482,7 @@ impl Session {
         let now = Instant::now();
         self.times.submit += now - packed;
         let ticket = Arc::new(());
+        UNDER_WAY.fetch_add(1, Ordering::SeqCst);
         slot.under_way = Some(UnderWay { work, started: now, ticket: Arc::clone(&ticket) });
         self.next = 1 - self.next;
         Ok(ticket)
@@ -521,18 +522,20 @@ impl Session {
         let Self { xrt, slots, timeout, .. } = self;
         let slot = &mut slots[slot];
         let Some(UnderWay { started, .. }) = &slot.under_way else { return Ok(None) };
-        let (started, start) = (*started, Instant::now());
+        // It may have waited for the one before.
+        let (started, start) = ((*started).max(self.seen), Instant::now());
         let left = timeout.saturating_sub(started.elapsed());
         match xrt.wait(slot.run, left).map_err(SessionError::Xrt)? {
             RunState::Running => Err(SessionError::Hang { timeout: *timeout }),
             state => {
                 let work = slot.under_way.take().map(|under_way| under_way.work);
-                if let RunState::Failed(state) = state {
-                    return Err(SessionError::Command(state));
+                UNDER_WAY.fetch_sub(1, Ordering::SeqCst);
+                if let RunState::Failed(state, said) = state {
+                    return Err(SessionError::Command { state, said });
                 }
                 let now = Instant::now();
                 self.times.wait += now - start;
-                self.times.device += now - started.max(self.seen);
+                self.times.device += now - started;
                 self.times.dispatches += 1;
                 self.seen = now;
                 xrt.sync(slot.data.last().expect("an output"), Direction::FromDevice).map_err(SessionError::Xrt)?;
@@ -548,9 +551,11 @@ impl Drop for Session {
         let mut is_under_way = false;
         for slot in 0..self.slots.len() {
             if let Some(under_way) = &self.slots[slot].under_way {
-                let left = self.timeout.saturating_sub(under_way.started.elapsed());
-                let state = self.xrt.wait(self.slots[slot].run, left);
-                is_under_way |= !matches!(state, Ok(RunState::Completed | RunState::Failed(_)));
+                let left = self.timeout.saturating_sub(under_way.started.max(self.seen).elapsed());
+                match self.xrt.wait(self.slots[slot].run, left) {
+                    Ok(RunState::Completed | RunState::Failed(..)) => _ = UNDER_WAY.fetch_sub(1, Ordering::SeqCst),
+                    Ok(RunState::Running) | Err(_) => is_under_way = true,
+                }
             }
         }
         // With a run that never ends XRT would end the process: rather a device that stays open as long as the process lives.
@@ -576,19 +581,21 @@ fn missing(device: u32, error: XrtError) -> SessionError {
     let Some(node) = npu.node else { return no_device(NoDevice::Driver(npu.address)) };
     match host::try_open(&node) {
         Err(Refused::Permission(group)) => SessionError::Permission { node, group },
-        Err(Refused::Missing) => no_device(NoDevice::Driver(npu.address)),
+        Err(Refused::Missing) => no_device(NoDevice::Node(node)),
         Err(Refused::Other(error)) => SessionError::file(&node)(error),
-        Ok(()) if error.text.contains("No such device") => no_device(NoDevice::Plugin(error)),
+        Ok(()) if error.text.contains("No such device") => {
+            let has_plugin = host::version_of_library("libxrt_driver_xdna").is_some();
+            no_device(if has_plugin { NoDevice::Refused(error) } else { NoDevice::Plugin(error) })
+        }
         Ok(()) => diagnose(error, host::CONTEXT_BYTES),
     }
 }
 
 /// What XRT's words mean, of a process that needs so many bytes of locked memory.
 fn diagnose(error: XrtError, needed: u64) -> SessionError {
-    // The driver's calls, as its part of XRT names them.
-    if error.text.contains("mmap")
-        && let Some(limit) = host::memlock_limit().filter(|&limit| limit < needed)
-    {
+    // The driver's calls, as its part of XRT names them. What is mapped is locked, and EAGAIN says that it is too much.
+    if error.text.contains("mmap") && error.text.contains("err=-11") {
+        let (limit, needed) = (host::memlock_limit().unwrap_or(0), needed + host::locked_memory());
         return SessionError::Memlock { limit, needed, error };
     }
     if error.text.contains("CREATE_HWCTX") {

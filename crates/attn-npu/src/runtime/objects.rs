@@ -70,13 +70,21 @@ impl Objects {
         }
     }
 
-    /// Writes the same 64 queries into all query objects, and the same keys and values for all of them.
-    pub(super) fn pack_everywhere(self, data: &mut [Buffer], parameters: &Parameters, inputs: Inputs<'_>) {
+    /// Writes 64 of twice as many queries into each query object, from those on that `first` says of its number, and the same keys and
+    /// values for all of them.
+    pub(super) fn pack_everywhere(
+        self,
+        data: &mut [Buffer],
+        parameters: &Parameters,
+        inputs: Inputs<'_>,
+        first: impl Fn(usize) -> usize,
+    ) {
         let Inputs { query, key, value } = inputs;
         let (dim, keys) = (self.dim, key.len() / self.dim);
         for place in 0..self.room.places {
             let mut behind = 0;
             for number in 0..self.room.queries {
+                let query = &query[first(place * self.room.queries + number) * dim..][..MAX_QUERIES * dim];
                 let object = self.query(data, place, number);
                 behind = layout::pack_query(object, dim, parameters, &Mask::new(), 0, keys, query);
             }

@@ -6,7 +6,8 @@ use super::{Session, SessionError, Work, plan::Plan};
 use crate::layout::{self, MAX_QUERIES};
 
 impl Session {
-    /// Sends the same queries to every core, as often as a dispatch has room for, and compares all outputs.
+    /// Sends 64 queries to every core, as often as two dispatches have room for, each time in another order, so that outputs which are
+    /// mixed up are found, too; and compares all of them.
     pub(super) fn self_test(&mut self) -> Result<(), SessionError> {
         let dim = self.design.dim;
         // Two blocks, the second one not whole, where there is room for two.
@@ -20,25 +21,34 @@ impl Session {
         let mut expected = vec![0; query.len()];
         let inputs = Inputs { query: &query, key: &key, value: &value };
         attend(&parameters, inputs, &Mask::new(), &mut vec![0; scratch_len(dim)], &mut expected).expect("a valid head");
+        // Rows do not see each other.
+        let (query, expected) = (query.repeat(2), expected.repeat(2));
+        let inputs = Inputs { query: &query, ..inputs };
 
-        self.next = 0;
-        let objects = self.objects;
-        objects.pack_everywhere(&mut self.slots[0].data, &parameters, inputs);
+        let (objects, capacity) = (self.objects, self.capacity());
+        let first = |slot: usize| move |object: usize| (slot * capacity + object) % MAX_QUERIES;
         let work = Work { plan: Plan::new(self.room, 1, 1, MAX_QUERIES), dispatch: 0, queries: MAX_QUERIES, dim };
-        self.start(work)?;
-        self.end(0)?;
-        let mut got = vec![0; expected.len()];
-        let (mut wrong, mut first) = (0, None);
-        for object in 0..self.capacity() {
-            layout::unpack(objects.output(&self.slots[0].data, object), dim, dim, &mut got);
-            let differ = got.iter().zip(&expected).enumerate().filter(|(_, (got, expected))| got != expected);
-            for (at, (&got, &expected)) in differ {
-                wrong += 1;
-                first.get_or_insert(((object, at / dim, at % dim), got, expected));
+        for slot in 0..self.slots.len() {
+            objects.pack_everywhere(&mut self.slots[slot].data, &parameters, inputs, first(slot));
+            self.start(work)?;
+        }
+        let len = MAX_QUERIES * dim;
+        let mut got = vec![0; len];
+        let (mut wrong, mut found) = (0, None);
+        for slot in 0..self.slots.len() {
+            self.end(slot)?;
+            for object in 0..capacity {
+                layout::unpack(objects.output(&self.slots[slot].data, object), dim, dim, &mut got);
+                let expected = &expected[first(slot)(object) * dim..][..len];
+                let differ = got.iter().zip(expected).enumerate().filter(|(_, (got, expected))| got != expected);
+                for (at, (&got, &expected)) in differ {
+                    wrong += 1;
+                    found.get_or_insert(((object, at / dim, at % dim), got, expected));
+                }
             }
         }
-        let of = self.capacity() * expected.len();
-        match first {
+        let of = self.slots.len() * capacity * len;
+        match found {
             None => Ok(()),
             Some((at, got, expected)) => Err(SessionError::WrongResult { wrong, of, at, got, expected }),
         }

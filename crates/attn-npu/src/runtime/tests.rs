@@ -140,8 +140,13 @@ fn a_session_is_opened_in_steps() {
         Event::ToDevice(1),
         Event::ToDevice(2),
         Event::Start(0),
+        Event::ToDevice(4),
+        Event::ToDevice(5),
+        Event::Start(1),
         Event::Wait(0),
         Event::FromDevice(3),
+        Event::Wait(1),
+        Event::FromDevice(6),
         Event::Drop,
     ];
     drop(session);
@@ -160,7 +165,7 @@ fn two_dispatches_are_under_way() {
     let order: Vec<_> =
         events.lock().unwrap().drain(..).filter(|e| matches!(e, Event::Start(_) | Event::Wait(_))).collect();
     let (start, wait) = (Event::Start, Event::Wait);
-    assert_eq!(order, [start(1), start(0), wait(1), start(1), wait(0), wait(1)]);
+    assert_eq!(order, [start(0), start(1), wait(0), start(0), wait(1), wait(0)]);
     let times = session.take_times();
     assert_eq!(times.dispatches, 3);
     assert!(times.total >= times.pack + times.submit + times.wait + times.unpack);
@@ -239,7 +244,7 @@ fn failures_close_the_session() {
     let mut out = vec![0; case.tensors[0].len()];
     let fail = |fault, out: &mut [i8]| {
         let (session, events, _) = open(TILES, Some(fault));
-        let mut session = session.expect("the self-test is the first dispatch");
+        let mut session = session.expect("the self-test is the first two dispatches");
         let error = session.attend(case.heads(&[Mask::new()]), out, &|_| ()).expect_err("a fault");
         assert_eq!(session.attend(case.heads(&[Mask::new()]), out, &|_| ()), Err(SessionError::Closed));
         assert_eq!(session.submit(case.heads(&[Mask::new()])).map(|_| ()), Err(SessionError::Closed));
@@ -249,19 +254,22 @@ fn failures_close_the_session() {
         (error, is_kept)
     };
     let hang = SessionError::Hang { timeout: Duration::from_millis(1) };
-    assert_eq!(fail(Fault::Hang(1), &mut out), (hang.clone(), true));
-    assert_eq!(fail(Fault::Hang(3), &mut out), (hang, true));
+    assert_eq!(fail(Fault::Hang(2), &mut out), (hang.clone(), true));
+    assert_eq!(fail(Fault::Hang(4), &mut out), (hang, true));
     for state in [CommandState::ERROR, CommandState::ABORT, CommandState::TIMEOUT] {
-        assert_eq!(fail(Fault::Failed(2, state), &mut out), (SessionError::Command(state), false));
+        assert_eq!(
+            fail(Fault::Failed(3, state), &mut out),
+            (SessionError::Command { state, said: "said".to_owned() }, false)
+        );
     }
     let error = super::XrtError { call: "start a run", text: "no".to_owned() };
-    assert_eq!(fail(Fault::NotStarted(2), &mut out), (SessionError::Xrt(error), false));
+    assert_eq!(fail(Fault::NotStarted(3), &mut out), (SessionError::Xrt(error), false));
 }
 
 #[test]
 fn a_wrong_bit_is_no_session() {
-    for design in [TILES, SEQUENCE] {
-        let error = open(design, Some(Fault::Wrong(0))).0.err().expect("a wrong bit");
+    for (design, dispatch) in [TILES, SEQUENCE].into_iter().flat_map(|design| [(design, 0), (design, 1)]) {
+        let error = open(design, Some(Fault::Wrong(dispatch))).0.err().expect("a wrong bit");
         let SessionError::WrongResult { wrong: 1, at: (0, 0, 5), got, expected, .. } = error else { panic!("{error}") };
         assert_eq!(got, expected ^ 1);
     }

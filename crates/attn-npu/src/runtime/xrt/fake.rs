@@ -144,7 +144,7 @@ impl Xrt for Fake {
             Some(Fault::Hang(bad)) if bad <= number => return Ok(RunState::Running),
             Some(Fault::Failed(bad, state)) if bad == number => {
                 self.runs[run] = None;
-                return Ok(RunState::Failed(state));
+                return Ok(RunState::Failed(state, "said".to_owned()));
             }
             _ => self.compute(&data),
         }

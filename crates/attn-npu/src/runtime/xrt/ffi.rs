@@ -7,9 +7,9 @@
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_uchar, c_uint, c_void},
     fs::File,
-    io::{Read as _, Seek as _, SeekFrom},
+    io::Read as _,
     os::fd::AsRawFd as _,
-    ptr::{self, NonNull},
+    ptr::NonNull,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -30,15 +30,6 @@ unsafe extern "C" {
     ) -> c_int;
     /// Of `xrt/experimental/xrt_ini.h`.
     fn xrtIniStringSet(key: *const c_char, value: *const c_char) -> c_int;
-    /// Of glibc, as is the next.
-    fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
-    fn _exit(status: c_int) -> !;
-}
-
-/// Ends the process before XRT's own end does: what was registered later is called earlier.
-extern "C" fn exit_at_once(status: c_int, _: *mut c_void) {
-    // SAFETY: nothing of this process is used any more; what it printed was written when `main` ended.
-    unsafe { _exit(status) }
 }
 
 /// Numbers of the kernel's other arguments.
@@ -51,22 +42,19 @@ const RUN_INSTRUCTIONS: u64 = 3;
 /// XRT's log, which is set before XRT is first used: it has one for a process.
 static LOG: Mutex<Option<File>> = Mutex::new(None);
 
-/// Makes the log, if it is not made.
-pub(super) fn open_xrt() -> Result<(), XrtError> {
+/// Makes the log, if it is not made. Without it XRT's errors have no words.
+pub(super) fn open_xrt() {
+    super::end_at_once();
     let mut log = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     if log.is_some() {
-        return Ok(());
+        return;
     }
-    let failed = |text: String| XrtError { call: "open XRT's log", text };
-    let file = memfd_create(c"attn-xrt-log", MFdFlags::MFD_CLOEXEC).map_err(|error| failed(error.to_string()))?;
-    let file = File::from(file);
+    let Ok(file) = memfd_create(c"attn-xrt-log", MFdFlags::MFD_CLOEXEC).map(File::from) else { return };
     let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("a path");
     // SAFETY: two texts.
-    if unsafe { xrtIniStringSet(c"Runtime.runtime_log".as_ptr(), path.as_ptr()) } != 0 {
-        return Err(failed("it was opened by something else".to_owned()));
+    if unsafe { xrtIniStringSet(c"Runtime.runtime_log".as_ptr(), path.as_ptr()) } == 0 {
+        *log = Some(file);
     }
-    *log = Some(file);
-    Ok(())
 }
 
 /// What was written to the log since this was last called.
@@ -75,8 +63,7 @@ fn said() -> String {
     let mut text = Vec::new();
     if let Some(file) = log.as_mut() {
         // XRT writes through a descriptor of its own, so that this one is where reading ended.
-        let position = file.stream_position().unwrap_or(0);
-        _ = file.seek(SeekFrom::Start(position)).and_then(|_| file.read_to_end(&mut text));
+        _ = file.read_to_end(&mut text);
     }
     let text = String::from_utf8_lossy(&text);
     let last = text.lines().filter_map(|line| line.split_once("ERROR: ").map(|(_, said)| said)).next_back();
@@ -203,7 +190,7 @@ impl Xrt for Ffi {
                 _ => ffi::xrtRunState(run),
             }
         };
-        match RunState::of(state as i32) {
+        match RunState::of(state as i32, String::new()) {
             RunState::Running if start.elapsed().as_millis() < u128::from(milliseconds) => {
                 Err(failed("wait for a run"))
             }
@@ -213,9 +200,6 @@ impl Xrt for Ffi {
 
     fn keep_open(&mut self) {
         self.is_kept_open = true;
-        // XRT keeps what this interface hands out until the process ends, and would abort it then.
-        // SAFETY: a function for the end of the process.
-        unsafe { on_exit(exit_at_once, ptr::null_mut()) };
     }
 }
 

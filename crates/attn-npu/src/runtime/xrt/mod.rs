@@ -11,7 +11,7 @@ mod ffi;
 #[cfg(feature = "xrt-shim")]
 mod shim;
 
-use std::{fmt, ptr::NonNull, time::Duration};
+use std::{fmt, ptr::NonNull, sync::atomic::AtomicUsize, time::Duration};
 
 use crate::layout::Line;
 
@@ -54,7 +54,10 @@ impl Binding {
             #[cfg(feature = "xrt-shim")]
             Self::Shim => shim::open_xrt(),
             #[cfg(feature = "xrt")]
-            Self::Crate => ffi::open_xrt(),
+            Self::Crate => {
+                ffi::open_xrt();
+                Ok(())
+            }
         }
     }
 
@@ -156,23 +159,55 @@ impl Buffer {
 unsafe impl Send for Buffer {}
 
 /// What became of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RunState {
     /// It is still under way.
     Running,
     Completed,
-    /// It ended in another way.
-    Failed(CommandState),
+    /// It ended in another way, of which XRT says this.
+    Failed(CommandState, String),
+}
+
+/// Runs of this process that were started, and whose end was not seen.
+pub(super) static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on the process ends at once if it ends while a run is under way: what XRT does at such an end is to abort, or to take down
+/// what another thread is within. Once, when XRT is there: what is registered later is called earlier.
+#[cfg(any(feature = "xrt-shim", feature = "xrt"))]
+#[expect(unsafe_code, reason = "functions in C")]
+pub(super) fn end_at_once() {
+    use std::{
+        ffi::{c_int, c_void},
+        ptr,
+        sync::{Once, atomic::Ordering},
+    };
+
+    unsafe extern "C" {
+        /// Of glibc, as is the next.
+        fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+        fn _exit(status: c_int) -> !;
+    }
+
+    extern "C" fn end(status: c_int, _: *mut c_void) {
+        if UNDER_WAY.load(Ordering::SeqCst) > 0 {
+            // SAFETY: it does not return; what the program printed was written before.
+            unsafe { _exit(status) }
+        }
+    }
+
+    static ONCE: Once = Once::new();
+    // SAFETY: a function for the end of the process.
+    ONCE.call_once(|| _ = unsafe { on_exit(end, ptr::null_mut()) });
 }
 
 #[cfg(any(feature = "xrt-shim", feature = "xrt"))]
 impl RunState {
     /// From the numbers of XRT's `ert_cmd_state`.
-    fn of(state: i32) -> Self {
+    fn of(state: i32, said: String) -> Self {
         match state {
             1..=3 | 7 => Self::Running,
             4 => Self::Completed,
-            _ => Self::Failed(CommandState(state)),
+            _ => Self::Failed(CommandState(state), said),
         }
     }
 }

@@ -77,7 +77,9 @@ impl Functions {
                 close: symbol(&library, c"attn_xrt_close")?,
             }
         };
-        std::mem::forget(library);
+        // The file, too: another one of its name would be taken for this library.
+        std::mem::forget((library, file));
+        super::end_at_once();
         Ok(functions)
     }
 }
@@ -126,6 +128,7 @@ impl Xrt for Shim {
         call("load the xclbin", |text| unsafe {
             (functions.load)(session.as_ptr(), xclbin.as_ptr(), xclbin.len(), kernel.as_ptr(), text)
         })
+        .map(|_| ())
     }
 
     fn buffer(&mut self, argument: u32, bytes: usize, kind: BufferKind) -> Result<Buffer, XrtError> {
@@ -149,6 +152,7 @@ impl Xrt for Shim {
         call("synchronise a buffer", |text| unsafe {
             (functions.sync)(session.as_ptr(), buffer.index, direction == Direction::ToDevice, text)
         })
+        .map(|_| ())
     }
 
     fn run(&mut self) -> Result<usize, XrtError> {
@@ -166,6 +170,7 @@ impl Xrt for Shim {
         call("start a run", |text| unsafe {
             (functions.start)(session.as_ptr(), run, instructions.index, words, data.as_ptr(), data.len(), text)
         })
+        .map(|_| ())
     }
 
     fn wait(&mut self, run: usize, timeout: Duration) -> Result<RunState, XrtError> {
@@ -174,10 +179,10 @@ impl Xrt for Shim {
         let mut state = 0;
         let Self { functions, session, .. } = self;
         // SAFETY: a session; it checks the number, and writes a state.
-        call("wait for a run", |text| unsafe {
+        let said = call("wait for a run", |text| unsafe {
             (functions.wait)(session.as_ptr(), run, milliseconds, &raw mut state, text)
         })?;
-        Ok(if state == 0 { RunState::Running } else { RunState::of(state) })
+        Ok(if state == 0 { RunState::Running } else { RunState::of(state, said) })
     }
 
     fn keep_open(&mut self) {
@@ -194,13 +199,11 @@ impl Drop for Shim {
     }
 }
 
-/// Calls a function with room for what it says.
-fn call(call: &'static str, function: impl FnOnce(Text) -> c_int) -> Result<(), XrtError> {
+/// Calls a function with room for what it says, which is an error's text or the function's result.
+fn call(call: &'static str, function: impl FnOnce(Text) -> c_int) -> Result<String, XrtError> {
     let mut text: [c_char; 1024] = [0; 1024];
-    if function(Text { text: text.as_mut_ptr(), bytes: text.len() }) == 0 {
-        return Ok(());
-    }
+    let result = function(Text { text: text.as_mut_ptr(), bytes: text.len() });
     // SAFETY: it ended the text, or left it empty.
     let text = unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned();
-    Err(XrtError { call, text })
+    if result == 0 { Ok(text) } else { Err(XrtError { call, text }) }
 }
