@@ -90,11 +90,12 @@ int attn_xrt_buffer(Session *session, int argument, std::size_t bytes, bool inst
     });
 }
 
-// Makes what the host wrote visible to the device, or the other way round.
-int attn_xrt_sync(Session *session, std::size_t buffer, bool to_device, Error error)
+// Makes what the host wrote into the first bytes of a buffer visible to the device, or the other way round.
+int attn_xrt_sync(Session *session, std::size_t buffer, std::size_t bytes, bool to_device, Error error)
 {
     return guarded(error, [&] {
-        session->buffers.at(buffer).sync(to_device ? XCL_BO_SYNC_BO_TO_DEVICE : XCL_BO_SYNC_BO_FROM_DEVICE);
+        const auto direction = to_device ? XCL_BO_SYNC_BO_TO_DEVICE : XCL_BO_SYNC_BO_FROM_DEVICE;
+        session->buffers.at(buffer).sync(direction, bytes, 0);
     });
 }
 

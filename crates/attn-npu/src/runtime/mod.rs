@@ -204,10 +204,14 @@ struct Slot {
     /// In the order of the design's arguments: the last one is the output.
     data: Vec<Buffer>,
     under_way: Option<UnderWay>,
+    /// Places from this one on are empty, and the device knows.
+    filled: usize,
 }
 
 struct UnderWay {
     work: Work,
+    /// Places whose outputs are read.
+    places: usize,
     started: Instant,
     ticket: Arc<()>,
 }
@@ -300,8 +304,9 @@ impl Session {
             bytes.map(|(argument, bytes)| buffer(argument, bytes, BufferKind::Data)).collect::<Result<Vec<_>, _>>()
         };
         let data = [data()?, data()?];
-        xrt.sync(&instructions, Direction::ToDevice).map_err(refused)?;
-        let mut slot = |data| xrt.run().map(|run| Slot { run, data, under_way: None }).map_err(refused);
+        xrt.sync(&instructions, artefacts.instructions.len(), Direction::ToDevice).map_err(refused)?;
+        let mut slot =
+            |data| xrt.run().map(|run| Slot { run, data, under_way: None, filled: room.places }).map_err(refused);
         let [first, second] = data;
         let slots = [slot(first)?, slot(second)?];
         let mut session = Self {
@@ -461,13 +466,16 @@ impl Session {
     /// Packs and starts a dispatch in the next slot, which is free.
     fn begin(&mut self, heads: Heads<'_>, work: Work) -> Result<Arc<()>, SessionError> {
         let start = Instant::now();
-        self.objects.pack(&mut self.slots[self.next].data, heads, work);
+        let slot = &mut self.slots[self.next];
+        let written = self.objects.pack(&mut slot.data, heads, work, slot.filled);
+        slot.filled = work.plan.places(work.dispatch).count();
+        let places = slot.filled;
         self.times.pack += start.elapsed();
-        self.start(work)
+        self.start(work, written, places)
     }
 
-    /// Starts what is packed in the next slot.
-    fn start(&mut self, work: Work) -> Result<Arc<()>, SessionError> {
+    /// Starts what is packed in the next slot: so many places were written, and the outputs of so many will be read.
+    fn start(&mut self, work: Work, written: usize, places: usize) -> Result<Arc<()>, SessionError> {
         let packed = Instant::now();
         let Self { xrt, slots, instructions, words, .. } = self;
         let slot = &mut slots[self.next];
@@ -475,7 +483,8 @@ impl Session {
         let arguments = Arguments { instructions, words: *words, data: &slot.data };
         let started = inputs
             .iter()
-            .try_for_each(|buffer| xrt.sync(buffer, Direction::ToDevice))
+            .zip(self.objects.bytes_of(written))
+            .try_for_each(|(buffer, bytes)| xrt.sync(buffer, bytes, Direction::ToDevice))
             .and_then(|()| xrt.start(slot.run, arguments));
         let started = started.map_err(SessionError::Xrt).inspect_err(|_| self.is_closed = true);
         started?;
@@ -483,7 +492,7 @@ impl Session {
         self.times.submit += now - packed;
         let ticket = Arc::new(());
         UNDER_WAY.fetch_add(1, Ordering::SeqCst);
-        slot.under_way = Some(UnderWay { work, started: now, ticket: Arc::clone(&ticket) });
+        slot.under_way = Some(UnderWay { work, places, started: now, ticket: Arc::clone(&ticket) });
         self.next = 1 - self.next;
         Ok(ticket)
     }
@@ -521,7 +530,8 @@ impl Session {
     fn end_open(&mut self, slot: usize) -> Result<Option<Work>, SessionError> {
         let Self { xrt, slots, timeout, .. } = self;
         let slot = &mut slots[slot];
-        let Some(UnderWay { started, .. }) = &slot.under_way else { return Ok(None) };
+        let Some(UnderWay { started, places, .. }) = &slot.under_way else { return Ok(None) };
+        let bytes = self.objects.bytes_of(*places).pop().unwrap_or(0);
         // It may have waited for the one before.
         let (started, start) = ((*started).max(self.seen), Instant::now());
         let left = timeout.saturating_sub(started.elapsed());
@@ -538,7 +548,8 @@ impl Session {
                 self.times.device += now - started;
                 self.times.dispatches += 1;
                 self.seen = now;
-                xrt.sync(slot.data.last().expect("an output"), Direction::FromDevice).map_err(SessionError::Xrt)?;
+                let output = slot.data.last().expect("an output");
+                xrt.sync(output, bytes, Direction::FromDevice).map_err(SessionError::Xrt)?;
                 self.times.unpack += now.elapsed();
                 Ok(work)
             }

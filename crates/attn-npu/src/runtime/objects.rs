@@ -30,7 +30,12 @@ impl Objects {
 
     /// Bytes of the buffers, in the order of the design's arguments; the last one is the output.
     pub(super) fn bytes(self) -> Vec<usize> {
-        let Room { places, queries, blocks, joined } = self.room;
+        self.bytes_of(self.room.places)
+    }
+
+    /// Bytes of the first places in each buffer.
+    pub(super) fn bytes_of(self, places: usize) -> Vec<usize> {
+        let Room { queries, blocks, joined, .. } = self.room;
         let lines = if joined {
             vec![places * (self.query + self.block), places * self.out]
         } else {
@@ -39,12 +44,14 @@ impl Objects {
         lines.into_iter().map(|lines| lines * size_of::<Line>()).collect()
     }
 
-    /// Writes all objects of a dispatch: query objects that it does not use are empty, and nothing looks at blocks that it does not.
-    pub(super) fn pack(self, data: &mut [Buffer], heads: Heads<'_>, work: Work) {
+    /// Writes the objects of a dispatch: query objects that it does not use are empty, and nothing looks at blocks that it does not. The
+    /// places from `filled` on are empty already. Returns the places that were written.
+    pub(super) fn pack(self, data: &mut [Buffer], heads: Heads<'_>, work: Work, filled: usize) -> usize {
         let dim = work.dim;
         let group = heads.parameters.len() / heads.kv_heads;
+        let written = filled.max(work.plan.places(work.dispatch).count());
         let mut used = work.plan.places(work.dispatch);
-        for place in 0..self.room.places {
+        for place in 0..written {
             let (kv_head, mut pieces) =
                 used.next().map_or((None, None), |(kv_head, pieces)| (Some(kv_head), Some(pieces)));
             let kv = kv_head.map(|kv_head| heads.head(kv_head * group).inputs);
@@ -68,6 +75,7 @@ impl Objects {
                 }
             }
         }
+        written
     }
 
     /// Writes 64 of twice as many queries into each query object, from those on that `first` says of its number, and the same keys and

@@ -30,7 +30,7 @@ impl Session {
         let work = Work { plan: Plan::new(self.room, 1, 1, MAX_QUERIES), dispatch: 0, queries: MAX_QUERIES, dim };
         for slot in 0..self.slots.len() {
             objects.pack_everywhere(&mut self.slots[slot].data, &parameters, inputs, first(slot));
-            self.start(work)?;
+            self.start(work, self.room.places, self.room.places)?;
         }
         let len = MAX_QUERIES * dim;
         let mut got = vec![0; len];

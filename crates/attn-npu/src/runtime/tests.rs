@@ -117,6 +117,23 @@ fn every_head_has_the_bits_of_the_specification() {
     }
 }
 
+/// What a dispatch left does not get into the next one, which uses less of the buffers, or more.
+#[test]
+fn sizes_change_from_call_to_call() {
+    for design in [TILES, SEQUENCE] {
+        let mut session = open(design, None).0.expect("a session");
+        for (heads, queries, keys) in
+            [(1, 1, 1), (8, 64, 64), (2, 3, 40), (1, 200, 9), (12, 70, 64), (1, 1, 2), (4, 4, 4)]
+        {
+            let case = Case::new(heads, heads, queries, keys, 48);
+            let masks = vec![Mask::new(); heads];
+            let mut out = vec![77; case.tensors[0].len()];
+            session.attend(case.heads(&masks), &mut out, &|_| ()).expect("valid");
+            assert!(out == case.expected(&masks), "{design:?} {heads} {queries} {keys}");
+        }
+    }
+}
+
 #[test]
 fn a_session_is_opened_in_steps() {
     let (session, events, steps) = open(SEQUENCE, None);

@@ -49,6 +49,8 @@ pub(crate) struct Fake {
     events: Arc<Mutex<Vec<Event>>>,
     /// Of what is mapped.
     memory: Vec<Box<[Line]>>,
+    /// The same as the device sees it: what was synchronised.
+    own: Vec<Vec<Line>>,
     /// The buffers of each run that is under way, and its number.
     runs: Vec<Option<(Vec<usize>, usize)>>,
     starts: usize,
@@ -58,8 +60,8 @@ impl Fake {
     pub(crate) fn new(design: Design, fault: Option<Fault>) -> (Self, Arc<Mutex<Vec<Event>>>) {
         let events = Arc::default();
         let kernel = Kernel::Portable.entry_points().expect("a compiler");
-        let (memory, runs) = (Vec::new(), Vec::new());
-        (Self { design, kernel, fault, events: Arc::clone(&events), memory, runs, starts: 0 }, events)
+        let (memory, own, runs) = (Vec::new(), Vec::new(), Vec::new());
+        (Self { design, kernel, fault, events: Arc::clone(&events), memory, own, runs, starts: 0 }, events)
     }
 
     fn note(&self, event: Event) {
@@ -67,7 +69,7 @@ impl Fake {
     }
 
     fn compute(&mut self, data: &[usize]) {
-        let Self { design, kernel, memory, .. } = self;
+        let Self { design, kernel, own: memory, .. } = self;
         let room = Room::of(design);
         let bytes = Objects::new(room, design.dim).bytes();
         let lines = |argument: usize, parts: usize| bytes[argument] / size_of::<Line>() / parts;
@@ -107,16 +109,27 @@ impl Xrt for Fake {
         let mut memory = vec![Line([0x55; 64]); bytes.div_ceil(size_of::<Line>())].into_boxed_slice();
         let map = NonNull::new(memory.as_mut_ptr().cast()).expect("memory");
         let index = self.memory.len();
+        self.own.push(vec![Line([0x2a; 64]); memory.len()]);
         self.memory.push(memory);
         // SAFETY: it lives as long as this, and is looked at by one side at a time.
         Ok(unsafe { Buffer::new(index, map, bytes) })
     }
 
-    fn sync(&mut self, buffer: &Buffer, direction: Direction) -> Result<(), XrtError> {
-        self.note(match direction {
-            Direction::ToDevice => Event::ToDevice(buffer.index),
-            Direction::FromDevice => Event::FromDevice(buffer.index),
-        });
+    fn sync(&mut self, buffer: &Buffer, bytes: usize, direction: Direction) -> Result<(), XrtError> {
+        assert!(bytes <= size_of_val(buffer.lines()));
+        let (host, own) = (&mut self.memory[buffer.index], &mut self.own[buffer.index]);
+        let lines = bytes.div_ceil(size_of::<Line>());
+        let event = match direction {
+            Direction::ToDevice => {
+                own[..lines].copy_from_slice(&host[..lines]);
+                Event::ToDevice(buffer.index)
+            }
+            Direction::FromDevice => {
+                host[..lines].copy_from_slice(&own[..lines]);
+                Event::FromDevice(buffer.index)
+            }
+        };
+        self.note(event);
         Ok(())
     }
 
@@ -149,7 +162,7 @@ impl Xrt for Fake {
             _ => self.compute(&data),
         }
         if self.fault == Some(Fault::Wrong(number)) {
-            self.memory[*data.last().expect("an output")][0].0[5] ^= 1;
+            self.own[*data.last().expect("an output")][0].0[5] ^= 1;
         }
         self.runs[run] = None;
         Ok(RunState::Completed)

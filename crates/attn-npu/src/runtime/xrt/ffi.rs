@@ -78,8 +78,7 @@ fn failed(call: &'static str) -> XrtError {
 pub(super) struct Ffi {
     device: NonNull<c_void>,
     kernel: Option<NonNull<c_void>>,
-    /// With their bytes.
-    buffers: Vec<(NonNull<c_void>, usize)>,
+    buffers: Vec<NonNull<c_void>>,
     runs: Vec<NonNull<c_void>>,
     is_kept_open: bool,
 }
@@ -137,18 +136,18 @@ impl Xrt for Ffi {
         // SAFETY: a device.
         let buffer = unsafe { ffi::xrtBOAlloc(self.device.as_ptr(), bytes, flags, group) };
         let buffer = NonNull::new(buffer).ok_or_else(|| failed(CALL))?;
-        self.buffers.push((buffer, bytes));
+        self.buffers.push(buffer);
         // SAFETY: a buffer.
         let map = NonNull::new(unsafe { ffi::xrtBOMap(buffer.as_ptr()) }).ok_or_else(|| failed(CALL))?;
         // SAFETY: a mapping of so many bytes, which lives as long as the buffer, and that as long as this.
         Ok(unsafe { Buffer::new(self.buffers.len() - 1, map.cast(), bytes) })
     }
 
-    fn sync(&mut self, buffer: &Buffer, direction: Direction) -> Result<(), XrtError> {
+    fn sync(&mut self, buffer: &Buffer, bytes: usize, direction: Direction) -> Result<(), XrtError> {
         // XCL_BO_SYNC_BO_TO_DEVICE and XCL_BO_SYNC_BO_FROM_DEVICE.
         let direction = u32::from(direction == Direction::FromDevice);
-        let (handle, bytes) = self.buffers[buffer.index];
-        // SAFETY: a buffer, all of it.
+        let handle = self.buffers[buffer.index];
+        // SAFETY: a buffer; it checks the bytes.
         let done = unsafe { ffi::xrtBOSync(handle.as_ptr(), direction, bytes, 0) };
         if done == 0 { Ok(()) } else { Err(failed("synchronise a buffer")) }
     }
@@ -162,7 +161,7 @@ impl Xrt for Ffi {
 
     fn start(&mut self, run: usize, Arguments { instructions, words, data }: Arguments<'_>) -> Result<(), XrtError> {
         let run = self.runs[run].as_ptr();
-        let handle = |buffer: &Buffer| self.buffers[buffer.index].0.as_ptr();
+        let handle = |buffer: &Buffer| self.buffers[buffer.index].as_ptr();
         // SAFETY: a run, and arguments of the types that the kernel has.
         let set = unsafe {
             ffi::xrtRunSetArg(run, OPCODE, RUN_INSTRUCTIONS)
@@ -211,7 +210,7 @@ impl Drop for Ffi {
         // SAFETY: what was opened, for the last time, and before what it was opened with; no run is under way.
         unsafe {
             self.runs.iter().for_each(|run| _ = ffi::xrtRunClose(run.as_ptr()));
-            self.buffers.iter().for_each(|(buffer, _)| _ = ffi::xrtBOFree(buffer.as_ptr()));
+            self.buffers.iter().for_each(|buffer| _ = ffi::xrtBOFree(buffer.as_ptr()));
             self.kernel.iter().for_each(|kernel| _ = ffi::xrtKernelClose(kernel.as_ptr()));
             ffi::xrtDeviceClose(self.device.as_ptr());
         }

@@ -81,8 +81,8 @@ pub(super) trait Xrt: Send {
     /// Makes a buffer for an argument of the kernel, at least a byte, and maps it. Buffers are numbered from 0 on.
     fn buffer(&mut self, argument: u32, bytes: usize, kind: BufferKind) -> Result<Buffer, XrtError>;
 
-    /// Makes what was written on one side visible on the other.
-    fn sync(&mut self, buffer: &Buffer, direction: Direction) -> Result<(), XrtError>;
+    /// Makes what was written on one side visible on the other: the first bytes of a buffer.
+    fn sync(&mut self, buffer: &Buffer, bytes: usize, direction: Direction) -> Result<(), XrtError>;
 
     /// Makes a run, to be started again and again. Runs are numbered from 0 on.
     fn run(&mut self) -> Result<usize, XrtError>;

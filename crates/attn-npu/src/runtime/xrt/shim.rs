@@ -38,7 +38,7 @@ struct Functions {
     open: unsafe extern "C" fn(c_uint, *mut *mut Session, Text) -> c_int,
     load: unsafe extern "C" fn(*mut Session, *const u8, usize, *const c_char, Text) -> c_int,
     buffer: unsafe extern "C" fn(*mut Session, c_int, usize, bool, *mut *mut c_void, Text) -> c_int,
-    sync: unsafe extern "C" fn(*mut Session, usize, bool, Text) -> c_int,
+    sync: unsafe extern "C" fn(*mut Session, usize, usize, bool, Text) -> c_int,
     run: unsafe extern "C" fn(*mut Session, Text) -> c_int,
     start: unsafe extern "C" fn(*mut Session, usize, usize, u32, *const usize, usize, Text) -> c_int,
     wait: unsafe extern "C" fn(*mut Session, usize, u32, *mut c_int, Text) -> c_int,
@@ -146,11 +146,11 @@ impl Xrt for Shim {
         Ok(unsafe { Buffer::new(index, map, bytes) })
     }
 
-    fn sync(&mut self, buffer: &Buffer, direction: Direction) -> Result<(), XrtError> {
+    fn sync(&mut self, buffer: &Buffer, bytes: usize, direction: Direction) -> Result<(), XrtError> {
         let Self { functions, session, .. } = self;
-        // SAFETY: a session; it checks the number.
+        // SAFETY: a session; it checks the numbers.
         call("synchronise a buffer", |text| unsafe {
-            (functions.sync)(session.as_ptr(), buffer.index, direction == Direction::ToDevice, text)
+            (functions.sync)(session.as_ptr(), buffer.index, bytes, direction == Direction::ToDevice, text)
         })
         .map(|_| ())
     }
