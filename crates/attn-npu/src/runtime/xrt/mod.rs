@@ -49,6 +49,10 @@ impl Binding {
     }
 
     /// Finds XRT.
+    #[cfg_attr(
+        all(feature = "xrt", not(feature = "xrt-shim")),
+        expect(clippy::unnecessary_wraps, reason = "a program that is linked with XRT has it")
+    )]
     pub(super) fn open_xrt(self) -> Result<(), XrtError> {
         match self {
             #[cfg(feature = "xrt-shim")]
