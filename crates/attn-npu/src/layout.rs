@@ -283,8 +283,10 @@ pub fn pack_no_query(lines: &mut [Line], stored: usize) -> usize {
     let shape = Shape::new(ROWS, stored);
     let used = (PARAMETERS_BYTES + query_bytes(shape)) / ALIGNMENT;
     lines[..used].fill(Line::ZEROS);
-    // The least gain that there is.
-    let header = [(parameter::CAUSAL, NOT_CAUSAL), (parameter::GAIN, 1 << 15)];
+    // The least that there are: a multiplier of 0 comes with a shift of 24 only, and the vector kernel takes its reciprocal before it
+    // looks at rows.
+    let least = 1 << 15;
+    let header = [(parameter::CAUSAL, NOT_CAUSAL), (parameter::SCORE_MULTIPLIER, least), (parameter::GAIN, least)];
     set_parameters(&mut lines[0], shape, &header);
     used
 }
@@ -373,16 +375,26 @@ pub fn pack_block(lines: &mut [Line], stored: usize, dim: usize, key: &[i8], val
     let (key_lines, rest) = lines.split_at_mut(BLOCK * stored / ALIGNMENT);
     let value_lines = &mut rest[..key_lines.len()];
     if key.len() == BLOCK * dim && dim.is_multiple_of(TILE) {
-        // Whole tiles, eight columns of a row at a time.
+        // Eight rows at a time, each part written where it stays: what is put together elsewhere would be read as wholes too soon
+        // after it was written in parts.
         let columns = dim / TILE;
-        let (keys, values) = (key.as_chunks().0, value.as_chunks().0);
-        let rows = keys.chunks_exact(TILE * columns).zip(values.chunks_exact(TILE * columns));
-        for (group, (keys, values)) in rows.enumerate() {
+        let (once, twice) = (&mut [0; TILE * MAX_DIM][..TILE * dim], &mut [0; TILE * MAX_DIM][..TILE * dim]);
+        for (group, keys) in key.chunks_exact(TILE * dim).enumerate() {
+            riffle(keys, once);
+            riffle(once, twice);
+            riffle(twice, once);
+            let lines = key_lines[group..].iter_mut().step_by(GROUPS_OF_A_BLOCK);
+            for (line, columns) in lines.zip(once.as_chunks().0) {
+                line.0 = *columns;
+            }
+        }
+        for (group, values) in value.chunks_exact(TILE * dim).enumerate() {
+            let rows: [&[[i8; TILE]]; TILE] = from_fn(|i| values[i * dim..][..dim].as_chunks().0);
             for column in 0..columns {
-                let at = column * GROUPS_OF_A_BLOCK + group;
-                key_lines[at] = Line(transposed(from_fn(|row| keys[row * columns + column])));
-                let value: [[i8; TILE]; TILE] = from_fn(|row| values[row * columns + column]);
-                value_lines[at].0.copy_from_slice(value.as_flattened());
+                let line = value_lines[column * GROUPS_OF_A_BLOCK + group].0.as_chunks_mut().0;
+                for (to, row) in line.iter_mut().zip(rows) {
+                    *to = row[column];
+                }
             }
         }
         key_lines[columns * GROUPS_OF_A_BLOCK..].fill(Line::ZEROS);
@@ -393,6 +405,20 @@ pub fn pack_block(lines: &mut [Line], stored: usize, dim: usize, key: &[i8], val
         let (column, row) = (at / GROUPS_OF_A_BLOCK * TILE, at % GROUPS_OF_A_BLOCK * TILE);
         *key_line = Line(transposed(tile(key, dim, row, column)));
         value_line.0.copy_from_slice(tile(value, dim, row, column).as_flattened());
+    }
+}
+
+/// The elements of the first half and those of the second one in turn: three times, and eight rows became columns. Compilers make
+/// vectors of this; of the transposition itself in numbers of 64 bits they make worse ones than none.
+#[inline(never)]
+fn riffle(from: &[i8], to: &mut [i8]) {
+    const STEP: usize = 16;
+    let (first, second) = from.split_at(from.len() / 2);
+    let halves = first.as_chunks::<STEP>().0.iter().zip(second.as_chunks::<STEP>().0);
+    for (to, (first, second)) in to.as_chunks_mut().0.as_chunks_mut::<STEP>().0.iter_mut().zip(halves) {
+        for ((to, first), second) in to.iter_mut().zip(first).zip(second) {
+            *to = [*first, *second];
+        }
     }
 }
 
@@ -537,6 +563,7 @@ mod tests {
     use attn_fixed::Scales;
 
     use super::*;
+    use crate::kernel::Kernel;
 
     unsafe extern "C" {
         safe fn attn_host_query_at(i: i32, c: i32, dim: i32) -> i32;
@@ -612,6 +639,72 @@ mod tests {
                     let at = BLOCK * stored + attn_host_value_at(i_c, c_c) as usize;
                     assert_eq!(block.buffer[at], expected(3), "value {i} {c} of {rows} {dim}");
                 }
+            }
+        }
+    }
+
+    /// Heads in objects of more columns and rows than they have, over memory with something else in it.
+    #[test]
+    fn kernels_attend_what_is_stored_with_more_columns() {
+        let number = |at: usize| ((at * 2_654_435_761) >> 7) as i8;
+        for (dim, stored) in [(40, 64), (23, 64), (8, 16), (64, 64), (64, 256), (80, 96)] {
+            let scales = Scales { query: 0.02, key: 0.02, value: 1.0, out: 0.5 };
+            let parameters = Parameters::new(dim, scales).expect("in range");
+            let masks = [Mask::new(), Mask::new().causal(2), Mask::new().valid_keys(5)];
+            for (rows, keys, mask) in [1, 13, 60, 64]
+                .into_iter()
+                .flat_map(|rows| [5, 28, 64, 100].map(|keys| (rows, keys)))
+                .flat_map(|(rows, keys)| masks.map(|mask| (rows, keys, mask)))
+            {
+                let tensor = |rows: usize, salt: usize| (0..rows * dim).map(|at| number(at + salt)).collect::<Vec<_>>();
+                let (query, key, value) = (tensor(rows, 1), tensor(keys, 7777), tensor(keys, 99_999));
+                let mut expected = vec![0; rows * dim];
+                let mut scratch = vec![0; attn_fixed::scratch_len(dim)];
+                let inputs = attn_fixed::Inputs { query: &query, key: &key, value: &value };
+                attn_fixed::attend(&parameters, inputs, &mask, &mut scratch, &mut expected).expect("in range");
+
+                let mut lines = vec![Line([0x55; ALIGNMENT]); (PARAMETERS_BYTES + 3 * BLOCK * stored) / ALIGNMENT];
+                let behind = pack_query(&mut lines, stored, &parameters, &mask, 0, keys, &query);
+                for kernel in Kernel::ALL {
+                    let Ok(kernel) = kernel.entry_points() else { continue };
+                    let mut out = Output::default();
+                    let check = |out: &Output, form| {
+                        let mut got = vec![0x55; expected.len()];
+                        unpack(out.lines(), stored, dim, &mut got);
+                        assert_eq!(got, expected, "{form}: {rows} {keys} {dim} {stored} {mask:?} {kernel:?}");
+                    };
+                    let (query, mut state) = (found::query(&lines), State::default());
+                    kernel.start(&query, &mut state);
+                    for (key, value) in key.chunks(BLOCK * dim).zip(value.chunks(BLOCK * dim)) {
+                        pack_block(&mut lines[behind..], stored, dim, key, value);
+                        kernel.absorb(&query, &found::block(&lines[behind..], stored), &mut state);
+                    }
+                    kernel.finish(&query, &state, &mut out);
+                    check(&out, "sequence");
+                    if keys <= BLOCK {
+                        kernel.tile(&found::tile(&lines), &mut out);
+                        check(&out, "tile");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Both forms, with what was there before behind the parameters.
+    #[test]
+    fn kernels_find_nothing_to_do_in_empty_objects() {
+        for stored in [16, 64, 256] {
+            let mut lines = vec![Line([0x55; ALIGNMENT]); (PARAMETERS_BYTES + 3 * BLOCK * stored) / ALIGNMENT];
+            let behind = pack_no_query(&mut lines, stored);
+            for kernel in Kernel::ALL {
+                let Ok(kernel) = kernel.entry_points() else { continue };
+                let (query, mut state, mut out) = (found::query(&lines), State::default(), Output::default());
+                kernel.tile(&found::tile(&lines), &mut out);
+                assert!((0..ROWS * stored).all(|at| out.buffer[at] == 0));
+                kernel.start(&query, &mut state);
+                kernel.absorb(&query, &found::block(&lines[behind..], stored), &mut state);
+                kernel.finish(&query, &state, &mut out);
+                assert!((0..ROWS * stored).all(|at| out.buffer[at] == 0));
             }
         }
     }
