@@ -26,7 +26,7 @@ mod table;
 pub use attn_fixed::{
     AttentionError, BLOCK, FloatError, FloatHeads, Head, Heads, Inputs, MAX_DIM, MAX_KEYS, MIN_DIM, Mask, MaskError,
     Output, ParameterError, Parameters, QuantiseError, Scales, Tensor, attend, attend_tile, quantise, quantise_heads,
-    scratch_len,
+    quantise_with, scratch_len,
 };
 
 /// The README's example is a test.

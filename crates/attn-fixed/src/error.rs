@@ -104,6 +104,11 @@ pub enum QuantiseError {
         /// Number of heads.
         heads: usize,
     },
+    /// A given scale is not a positive, finite number.
+    Scale {
+        /// The scale.
+        got: f32,
+    },
 }
 
 impl fmt::Display for QuantiseError {
@@ -119,6 +124,7 @@ impl fmt::Display for QuantiseError {
             Self::Heads { got, heads } => {
                 write!(f, "quantise: got {got} elements, expected a positive multiple of {heads} heads")
             }
+            Self::Scale { got } => write!(f, "quantise: got scale {got}, expected a positive, finite number"),
         }
     }
 }
@@ -361,6 +367,7 @@ mod tests {
                 QuantiseError::Heads { got: 5, heads: 2 }.into(),
                 "quantise: got 5 elements, expected a positive multiple of 2 heads",
             ),
+            (QuantiseError::Scale { got: 0.0 }.into(), "quantise: got scale 0, expected a positive, finite number"),
             (
                 AttentionError::Length { tensor: Tensor::Out, got: 1, expected: 2 }.into(),
                 "output: got 1 elements, expected 2",

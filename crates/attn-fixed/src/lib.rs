@@ -50,7 +50,7 @@ pub use error::{AttentionError, FloatError, MaskError, ParameterError, QuantiseE
 pub use heads::{FloatHeads, Head, Heads};
 pub use mask::Mask;
 pub use output::Output;
-pub use quantise::{quantise, quantise_heads};
+pub use quantise::{quantise, quantise_heads, quantise_with};
 pub use scale::{Parameters, Scales};
 pub use sequence::{Inputs, attend, scratch_len};
 pub use tile::attend_tile;

@@ -52,6 +52,41 @@ pub fn quantise_heads(values: &[f32], quantised: &mut [i8], scales: &mut [f32]) 
     Ok(())
 }
 
+/// Quantises with a given scale, such as one that was calibrated before, and returns how many elements it saturates: those whose
+/// quotient rounds to more than 127 in magnitude become ±127.
+///
+/// # Errors
+/// As [`quantise`], and a scale that is not a positive, finite number; the output is then untouched.
+///
+/// ```
+/// let mut quantised = [0; 3];
+/// let saturated = attn_fixed::quantise_with(&[0.5, -2.56, 0.01], 0.02, &mut quantised)?;
+/// assert_eq!((quantised, saturated), ([25, -127, 0], 1));
+/// # Ok::<(), attn_fixed::QuantiseError>(())
+/// ```
+#[inline]
+pub fn quantise_with(values: &[f32], scale: f32, quantised: &mut [i8]) -> Result<usize, QuantiseError> {
+    if quantised.len() != values.len() {
+        return Err(QuantiseError::Length { got: quantised.len(), expected: values.len() });
+    }
+    if !(scale > 0.0 && scale.is_finite()) {
+        return Err(QuantiseError::Scale { got: scale });
+    }
+    // Finds what is not finite, too.
+    if largest(values)? <= scale * MAX_QUANTISED {
+        fill(values, scale, quantised);
+        return Ok(0);
+    }
+    let mut saturated = 0;
+    for (quantised, value) in quantised.iter_mut().zip(values) {
+        let quotient = value / scale;
+        // A tie is rounded to the even one of 127 and 128.
+        saturated += usize::from(quotient.abs() >= MAX_QUANTISED + 0.5);
+        *quantised = round(quotient.clamp(-MAX_QUANTISED, MAX_QUANTISED));
+    }
+    Ok(saturated)
+}
+
 /// The largest magnitude; that of a tensor is the largest of its parts.
 ///
 /// # Errors
@@ -81,12 +116,17 @@ pub fn scale_of(largest: f32) -> f32 {
 /// Quantises a tensor or a part of it with the tensor's [scale](scale_of), as many elements as both slices have.
 #[inline]
 pub fn fill(values: &[f32], scale: f32, quantised: &mut [i8]) {
-    // Adding 1.5 · 2^23 leaves no fraction bits: the sum is rounded to an integer, ties to even, which its low bits are, and
-    // |x / scale| <= 127.001.
-    const ROUND: f32 = 12_582_912.0;
     for (quantised, value) in quantised.iter_mut().zip(values) {
-        *quantised = (value / scale + ROUND).to_bits() as i8;
+        *quantised = round(value / scale);
     }
+}
+
+/// The nearest integer, a tie to the even one, of at most 127.001 in magnitude.
+#[inline]
+fn round(quotient: f32) -> i8 {
+    // Adding 1.5 · 2^23 leaves no fraction bits: the sum is rounded to an integer, which its low bits are.
+    const ROUND: f32 = 12_582_912.0;
+    (quotient + ROUND).to_bits() as i8
 }
 
 #[cfg(test)]
@@ -121,6 +161,24 @@ mod tests {
     }
 
     #[test]
+    fn a_given_scale_saturates() {
+        let mut out = [0; 6];
+        let values = [127.49, 127.5, -127.5, f32::MAX, 0.5, -1.5];
+        assert_eq!(quantise_with(&values, 1.0, &mut out), Ok(3));
+        assert_eq!(out, [127, 127, -127, 127, 0, -2]);
+        // An infinite quotient.
+        assert_eq!(quantise_with(&[-1.0], f32::from_bits(1), &mut out[..1]), Ok(1));
+        assert_eq!(out[0], -127);
+        // Where nothing saturates, as with the tensor's own scale.
+        let scale = quantise(&values[..3], &mut out[..3]).expect("finite");
+        let own = out;
+        assert_eq!(quantise_with(&values[..3], scale, &mut out[..3]), Ok(0));
+        assert_eq!(out, own);
+        assert_eq!(quantise_with(&[0.0; 6], 1.0, &mut out), Ok(0));
+        assert_eq!(out, [0; 6]);
+    }
+
+    #[test]
     fn bad_input_is_refused_and_nothing_written() {
         let (mut out, mut scales) = ([9; 4], [9.0; 2]);
         assert_eq!(quantise(&[], &mut []), Err(QuantiseError::Empty));
@@ -139,6 +197,14 @@ mod tests {
         }
         assert_eq!(quantise_heads(&[], &mut [], &mut scales), Err(QuantiseError::Heads { got: 0, heads: 2 }));
         assert!(quantise_heads(&[1.0; 4], &mut out[..3], &mut scales).is_err());
+        for got in [0.0, -1.0, f32::INFINITY] {
+            assert_eq!(quantise_with(&[1.0; 4], got, &mut out), Err(QuantiseError::Scale { got }));
+        }
+        assert!(quantise_with(&[1.0; 4], f32::NAN, &mut out).is_err());
+        assert_eq!(quantise_with(&[], 1.0, &mut []), Err(QuantiseError::Empty));
+        assert_eq!(quantise_with(&[1.0], 1.0, &mut out), Err(QuantiseError::Length { got: 4, expected: 1 }));
+        let error = QuantiseError::NotFinite { index: 3, got: f32::INFINITY };
+        assert_eq!(quantise_with(&[1.0, 500.0, 1.0, f32::INFINITY], 1.0, &mut out), Err(error));
         assert_eq!((out, scales), ([9; 4], [9.0; 2]));
     }
 }

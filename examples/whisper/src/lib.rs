@@ -1,0 +1,11 @@
+//! Whisper-base whose attention `attn` computes, or libtorch: to see on the real model that it hears the same.
+#![forbid(unsafe_code)]
+
+pub mod attention;
+pub mod audio;
+pub mod error;
+pub mod mel;
+pub mod model;
+pub mod scales;
+pub mod transcribe;
+pub mod weights;
