@@ -174,10 +174,15 @@ impl Integer {
         self.backend.is_emulated()
     }
 
-    /// How many elements of inputs exceeded their static scale, until now.
+    /// The name of the backend.
     #[must_use]
-    pub const fn saturated(&self) -> u64 {
-        self.saturated
+    pub fn backend_name(&self) -> &str {
+        self.backend.name()
+    }
+
+    /// How many elements of inputs exceeded their static scale since this was last called.
+    pub fn take_saturated(&mut self) -> u64 {
+        std::mem::take(&mut self.saturated)
     }
 
     /// Quantises, attends to int8, and writes the output as floats.

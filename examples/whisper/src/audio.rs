@@ -12,8 +12,9 @@ use rubato::{Fft, FixedSync, Resampler, WindowFunction, audioadapter_buffers::di
 use symphonia::core::{
     codecs::audio::AudioDecoderOptions,
     errors::Error as SymphoniaError,
-    formats::{FormatReader, TrackType},
-    io::MediaSourceStream,
+    formats::{FormatOptions, FormatReader, TrackType, probe::Hint},
+    io::{MediaSourceStream, MediaSourceStreamOptions},
+    meta::MetadataOptions,
 };
 
 /// Samples per second of what [`read`] gives.
@@ -104,13 +105,14 @@ impl Error for AudioError {
 /// - Recordings at other rates are resampled. Their start stays the start, and `n` samples become `n · 16000 / rate`,
 ///   rounded.
 /// - Integers of up to 24 bits, mono and at 16 kHz, are exact: 16-bit sample / 32768.
-/// - A WAV header of a stream, which was written before its length was known, promises 2 GiB or more: such a file is read
-///   to its end.
+/// - A WAV header of a stream, which was written before its length was known, promises about 2 GiB or more: such a file
+///   is read to its end.
 ///
 /// # Errors
 /// [`AudioError`] where the file cannot be read, is none of the above, damaged, cut off, empty or not finite.
 pub fn read(path: &Path) -> Result<Vec<f32>, AudioError> {
-    // symphonia 0.6.1 multiplies channels by bytes in 16 bits, which panics where overflows are checked.
+    // symphonia 0.6.1 multiplies and shifts by whatever number of channels a WAV header has, which panics where
+    // overflows are checked.
     let samples = panic::catch_unwind(|| samples(path)).unwrap_or(Err(AudioProblem::Panic));
     samples.map_err(|problem| AudioError { path: path.to_owned(), problem })
 }
@@ -118,26 +120,34 @@ pub fn read(path: &Path) -> Result<Vec<f32>, AudioError> {
 fn samples(path: &Path) -> Result<Vec<f32>, AudioProblem> {
     let mut file = File::open(path).map_err(AudioProblem::Io)?;
     let streamed = is_streamed(&mut file).map_err(AudioProblem::Io)?;
-    let source = MediaSourceStream::new(Box::new(file), Default::default());
+    let source = MediaSourceStream::new(Box::new(file), MediaSourceStreamOptions::default());
     let format = symphonia::default::get_probe()
-        .probe(&Default::default(), source, Default::default(), Default::default())
+        .probe(&Hint::default(), source, FormatOptions::default(), MetadataOptions::default())
         .map_err(AudioProblem::Format)?;
     let (mut samples, rate) = decode(format, streamed)?;
     if let Some(index) = samples.iter().position(|sample| !sample.is_finite()) {
         return Err(AudioProblem::NotFinite { index });
     }
+    clip(&mut samples);
     if rate != SAMPLE_RATE {
         samples = resample(&samples, rate);
+        // A low-pass filter overshoots.
+        clip(&mut samples);
     }
     if samples.is_empty() {
         return Err(AudioProblem::Empty);
     }
-    // A low-pass filter overshoots.
-    samples.iter_mut().for_each(|sample| *sample = sample.clamp(-1.0, 1.0));
     Ok(samples)
 }
 
-/// Whether it is a WAV file whose header was written before the length was known: about 2 GiB or 4 GiB, and less follows.
+fn clip(samples: &mut [f32]) {
+    for sample in samples {
+        *sample = sample.clamp(-1.0, 1.0);
+    }
+}
+
+/// Whether it is a WAV file whose header was written before the length was known: it promises about 2 GiB or more, and
+/// less follows.
 fn is_streamed(file: &mut File) -> io::Result<bool> {
     let mut start = Vec::new();
     file.by_ref().take(8).read_to_end(&mut start)?;
@@ -194,7 +204,7 @@ fn decode(mut format: Box<dyn FormatReader>, streamed: bool) -> Result<(Vec<f32>
     }
 }
 
-/// `samples`, which are finite, from `rate` to [`SAMPLE_RATE`], by a windowed sinc of [`SINC`] samples or more.
+/// `samples`, in [-1, 1], from `rate` to [`SAMPLE_RATE`], by a windowed sinc of [`SINC`] samples or more.
 fn resample(samples: &[f32], rate: u32) -> Vec<f32> {
     let length = (samples.len() as u64 * u64::from(SAMPLE_RATE) + u64::from(rate) / 2) / u64::from(rate);
     if length == 0 {

@@ -3,9 +3,11 @@
 
 pub mod attention;
 pub mod audio;
+pub mod compare;
 pub mod error;
 pub mod mel;
 pub mod model;
+pub mod report;
 pub mod scales;
 pub mod transcribe;
 pub mod weights;

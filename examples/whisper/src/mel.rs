@@ -12,7 +12,7 @@ use crate::audio::SAMPLE_RATE;
 pub const WINDOW_SECONDS: usize = 30;
 /// The same in samples.
 pub const WINDOW_SAMPLES: usize = WINDOW_SECONDS * SAMPLE_RATE as usize;
-/// Spectra per window, one every [`HOP`] samples.
+/// Spectra per window, one every 160 samples.
 pub const FRAMES: usize = WINDOW_SAMPLES / HOP;
 /// Mel bands, up to half the sample rate.
 pub const BANDS: usize = 80;
@@ -26,8 +26,8 @@ const BINS: usize = FFT / 2 + 1;
 
 /// The log-mel spectrogram of the first 30 seconds: float32, `[BANDS, FRAMES]`, of a range of 2 at most.
 ///
-/// `samples`: at [`SAMPLE_RATE`], in [-1, 1], finite. Silence follows where they are fewer than [`WINDOW_SAMPLES`]; those
-/// beyond are left out, for the caller to pass them in the next window.
+/// `samples`: at [`SAMPLE_RATE`], in [-1, 1], finite. Silence follows where they are fewer than [`WINDOW_SAMPLES`];
+/// those beyond are left out, for the caller to pass them in the next window.
 ///
 /// # Errors
 /// [`TchError`] where memory does not suffice.
@@ -48,9 +48,10 @@ pub fn log_mel(samples: &[f32]) -> Result<Tensor, TchError> {
     log.f_maximum(&floor)?.f_add_scalar(4.0)?.f_div_scalar(4.0)
 }
 
-/// The weight of every frequency of a spectrum in every band, `[BANDS, BINS]`, as librosa's `filters.mel` computes it.
+/// The weight of every frequency of a spectrum in every band, as librosa's `filters.mel` computes it.
 ///
-/// Triangles, each from the peak of the one below to that of the one above, with an area of 1 over Hz (Slaney's).
+/// `[BANDS, 201]`, the frequencies from 0 to 8 kHz. Triangles, each from the peak of the one below to that
+/// of the one above, with an area of 1 over Hz (Slaney's).
 #[must_use]
 pub fn filters() -> Vec<f32> {
     let nyquist = f64::from(SAMPLE_RATE) / 2.0;

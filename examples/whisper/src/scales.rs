@@ -51,8 +51,9 @@ impl StaticScales {
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let text = serde_json::to_string_pretty(self).expect("maps have names as keys") + "\n";
-        fs::write(path, text).map_err(|io| Error::File { file: path.to_owned(), what: io.to_string() })
+        let error = |what: String| Error::File { file: path.to_owned(), what };
+        let text = serde_json::to_string(self).map_err(|json| error(json.to_string()))?;
+        fs::write(path, text + "\n").map_err(|io| error(io.to_string()))
     }
 
     /// Those of one attention.

@@ -60,6 +60,8 @@ pub struct Heard {
     pub text: String,
     /// The tokens, of silence too, without those that start and end.
     pub tokens: Vec<u32>,
+    /// Theirs, and at the end that of the token that ended it, in nats.
+    pub log_probabilities: Vec<f64>,
 }
 
 impl Transcriber {
@@ -130,11 +132,11 @@ impl Transcriber {
         let _ = decoder.step(language, attention)?;
         let _ = decoder.step(tokens.transcribe, attention)?;
         let mut logits = decoder.step(tokens.no_timestamps, attention)?.f_add(&tokens.never_first)?;
-        let (mut said, mut sum) = (Vec::new(), 0.0);
+        let (mut said, mut log_probabilities) = (Vec::new(), Vec::new());
         loop {
             logits = logits.f_add(&tokens.never)?;
             let token = logits.f_argmax(0, false)?.f_int64_value(&[])?;
-            sum += logits.f_log_softmax(0, Kind::Float)?.f_double_value(&[token])?;
+            log_probabilities.push(logits.f_log_softmax(0, Kind::Float)?.f_double_value(&[token])?);
             let token = token as u32;
             if token == tokens.end || said.len() == MOST_TOKENS {
                 break;
@@ -142,9 +144,10 @@ impl Transcriber {
             said.push(token);
             logits = decoder.step(token, attention)?;
         }
-        let is_silent = no_speech > NO_SPEECH && sum / (said.len() + 1) as f64 <= UNSURE;
+        let mean = log_probabilities.iter().sum::<f64>() / log_probabilities.len() as f64;
+        let is_silent = no_speech > NO_SPEECH && mean <= UNSURE;
         let text = if is_silent { String::new() } else { self.text(&said)? };
-        Ok(Heard { text, tokens: said })
+        Ok(Heard { text, tokens: said, log_probabilities })
     }
 
     fn text(&self, tokens: &[u32]) -> Result<String, Error> {

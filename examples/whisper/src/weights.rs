@@ -1,4 +1,4 @@
-//! Whisper's weights from a `model.bin` of CTranslate2: version 6 of the format, `WhisperSpec`.
+//! Whisper's weights from a `model.bin` of `CTranslate2`: version 6 of the format, `WhisperSpec`.
 //!
 //! A version, the name of the specification and its revision; then variables, each a name, dimensions, a type and bytes; then
 //! aliases. Numbers are little-endian, names have a length and end with a zero.
