@@ -1,7 +1,7 @@
 //! The seam at which attention is swapped: query, key and value in, output out, once per layer.
 
 use std::{
-    fmt,
+    fmt, mem,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -160,6 +160,21 @@ impl Integer {
         }
         let (floats, integers) = (Default::default(), Default::default());
         Ok(Self { backend, rule, floats, integers, out: Vec::new(), out_floats: Vec::new(), saturated: 0 })
+    }
+
+    /// Attends once by this rule in place of its own.
+    pub(crate) fn attend_by(
+        &mut self,
+        rule: ScaleRule,
+        site: Site,
+        query: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+    ) -> Result<Tensor, Error> {
+        let own = mem::replace(&mut self.rule, rule);
+        let out = self.attend(site, query, key, value);
+        self.rule = own;
+        out
     }
 
     /// What results are labelled with: backend and rule of the scales.

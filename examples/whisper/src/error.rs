@@ -15,7 +15,7 @@ pub enum Error {
     Audio(AudioError),
     /// The weights.
     Weights(WeightsError),
-    /// The tokenizer, its configuration, or scales.
+    /// The tokenizer, its configuration, scales, or what was to be written.
     File {
         /// Its path.
         file: PathBuf,

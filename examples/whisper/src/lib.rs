@@ -3,10 +3,13 @@
 
 pub mod attention;
 pub mod audio;
+pub mod capture;
 pub mod compare;
 pub mod error;
+mod file;
 pub mod mel;
 pub mod model;
+pub mod pictures;
 pub mod report;
 pub mod scales;
 pub mod transcribe;
