@@ -2,6 +2,7 @@
 
 use std::{
     fmt, mem,
+    rc::Rc,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -16,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::{
+    calibration::{Calibration, Scales as HeadScales},
     error::Error,
-    scales::{SiteScales, StaticScales},
 };
 
 /// Which part of the model an attention is in.
@@ -30,6 +31,11 @@ pub enum Stage {
     DecoderSelf,
     /// The decoder's attention to the encoder's output: one query, 1500 keys.
     DecoderCross,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Encoder, Self::DecoderSelf, Self::DecoderCross];
 }
 
 /// One attention of the model.
@@ -121,8 +127,8 @@ pub enum ScaleRule {
     Dynamic,
     /// The same with an output of int8, whose scale is that of the values: no output can exceed it.
     DynamicInt8,
-    /// Those of a calibration, for inputs and for an output of int8; what exceeds them saturates.
-    Static(StaticScales),
+    /// Those of a calibration, of tensors that are balanced by it, for inputs and for an output of int8; what exceeds them saturates.
+    Static(Rc<Calibration>),
 }
 
 impl ScaleRule {
@@ -197,13 +203,13 @@ impl Integer {
 
     /// How many elements of inputs exceeded their static scale since this was last called.
     pub fn take_saturated(&mut self) -> u64 {
-        std::mem::take(&mut self.saturated)
+        mem::take(&mut self.saturated)
     }
 
     /// Quantises, attends to int8, and writes the output as floats.
     fn attend_int8(&mut self, site: Site, heads: usize, dim: usize) -> Result<(), Error> {
         let scales = match &self.rule {
-            ScaleRule::Static(scales) => scales.at(site, heads)?,
+            ScaleRule::Static(calibration) => calibration.at(site)?.scales.clone(),
             _ => dynamic_scales(&self.floats, heads)?,
         };
         for ((tensor, floats, integers), scales) in
@@ -241,13 +247,13 @@ impl Integer {
 }
 
 /// The scales of a call's own tensors; the output's is that of the values.
-fn dynamic_scales(floats: &[Vec<f32>; 3], heads: usize) -> Result<SiteScales, Error> {
+fn dynamic_scales(floats: &[Vec<f32>; 3], heads: usize) -> Result<HeadScales, Error> {
     let [query, key, value] = floats.each_ref().map(|floats| {
         let heads = floats.chunks_exact(floats.len() / heads);
         heads.map(|head| largest(head).map(scale_of)).collect::<Result<Vec<_>, _>>()
     });
     let value = value.map_err(Error::NotFinite)?;
-    Ok(SiteScales {
+    Ok(HeadScales {
         query: query.map_err(Error::NotFinite)?,
         key: key.map_err(Error::NotFinite)?,
         out: value.clone(),
@@ -304,13 +310,18 @@ impl Attention for Timed<'_> {
     }
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Encoder => "encoder self-attention",
+            Self::DecoderSelf => "decoder self-attention",
+            Self::DecoderCross => "decoder cross-attention",
+        })
+    }
+}
+
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match self.stage {
-            Stage::Encoder => "encoder self-attention",
-            Stage::DecoderSelf => "decoder self-attention",
-            Stage::DecoderCross => "decoder cross-attention",
-        };
-        write!(f, "{stage} of layer {}", self.layer)
+        write!(f, "{} of layer {}", self.stage, self.layer)
     }
 }

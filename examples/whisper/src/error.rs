@@ -47,14 +47,10 @@ pub enum Error {
     },
     /// A tensor that is NaN or infinite.
     NotFinite(QuantiseError),
-    /// Scales for other attentions than there are.
-    NoScales {
+    /// A calibration without this attention.
+    NotCalibrated {
         /// Where in the model.
         site: Site,
-        /// How many heads have scales there.
-        got: usize,
-        /// How many heads there are.
-        expected: usize,
     },
     /// libtorch, for example for want of memory.
     Torch(TchError),
@@ -76,9 +72,7 @@ impl fmt::Display for Error {
             Self::Quantise { site, tensor, error } => write!(f, "{site}, {tensor}: {error}"),
             Self::Parameters { site, error } => write!(f, "{site}: {error}"),
             Self::NotFinite(error) => error.fmt(f),
-            Self::NoScales { site, got, expected } => {
-                write!(f, "{site}: got static scales of {got} heads, expected {expected}")
-            }
+            Self::NotCalibrated { site } => write!(f, "{site}: got no calibration of it"),
             // What follows the first line are the addresses of C++ functions.
             Self::Torch(error) => write!(f, "libtorch: {}", error.to_string().lines().next().unwrap_or_default()),
             Self::Io(error) => error.fmt(f),

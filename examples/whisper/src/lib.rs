@@ -3,6 +3,7 @@
 
 pub mod attention;
 pub mod audio;
+pub mod calibration;
 pub mod capture;
 pub mod compare;
 pub mod error;
@@ -11,6 +12,5 @@ pub mod mel;
 pub mod model;
 pub mod pictures;
 pub mod report;
-pub mod scales;
 pub mod transcribe;
 pub mod weights;

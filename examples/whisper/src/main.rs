@@ -6,6 +6,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
+    rc::Rc,
     time::Duration,
 };
 
@@ -14,12 +15,14 @@ use attn_ref::torch::{Method, set_threads};
 use attn_whisper::{
     attention::{Attention, Choice, Integer, ScaleRule, Torch},
     audio,
-    report::{self, Clip},
-    scales::{Calibration, StaticScales},
+    calibration::{Calibration, Observer},
+    capture::{self, Capture},
+    mel, pictures,
+    report::{self, Clip, Models},
     transcribe::Transcriber,
 };
 use clap::{
-    Args, Parser,
+    Args, Parser, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
@@ -37,10 +40,15 @@ struct Cli {
     /// others are the backends of attn.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = choices())]
     attention: Choice,
-    /// Where the scales of integers come from: `dynamic` are those of each tensor, with an output in floats; `dynamic-int8` the same
-    /// with an output of int8, as an NPU gives it; a file has static ones, for inputs and for an output of int8.
-    #[arg(long, value_name = "dynamic|dynamic-int8|FILE", default_value = "dynamic")]
-    scales: String,
+    /// Where the scales of integers come from.
+    #[arg(long, value_name = "RULE", default_value = "dynamic")]
+    scales: Rule,
+    /// Static scales, and by how much channels differ, which is evened out in the weights for integers.
+    #[arg(long, value_name = "FILE.json", default_value = "examples/whisper/calibration.json")]
+    calibration: PathBuf,
+    /// The weights are left as they are.
+    #[arg(long)]
+    unbalanced: bool,
     /// The decoder's attention is computed like the encoder's, not in float32.
     #[arg(long)]
     decoder: bool,
@@ -60,6 +68,17 @@ struct Cli {
     mode: Mode,
 }
 
+/// A rule for scales.
+#[derive(Clone, Copy, ValueEnum)]
+enum Rule {
+    /// Those of each tensor, with an output in floats.
+    Dynamic,
+    /// Those of each tensor, with an output of int8, as an NPU gives it.
+    DynamicInt8,
+    /// Those of the calibration, for inputs and for an output of int8.
+    Static,
+}
+
 /// What is done beside transcribing, or in its place.
 #[derive(Args)]
 #[group(multiple = false)]
@@ -67,11 +86,18 @@ struct Mode {
     /// Also prints, on stderr, how far each layer is from float attention, and the times.
     #[arg(long)]
     compare: bool,
-    /// Instead: tables in Markdown of all recordings with all forms of scales, `--scales` naming the static ones. Exit status 1 if a
-    /// transcript differs from that of float attention.
+    /// Also writes what goes into the encoder's attentions in the recording's first window: an archive of `q`, `k` and `v`, float16
+    /// [layer, head, frame, channel], not scaled. For the fixture of `attn validate` with `--attention float`.
+    #[arg(long, value_name = "FILE.npz")]
+    capture: Option<PathBuf>,
+    /// Also draws the attention of every layer of the encoder, in the recording's first window, float beside integers.
+    #[arg(long, value_name = "DIR")]
+    pictures: Option<PathBuf>,
+    /// Instead: tables in Markdown of all recordings with all rules for scales. Exit status 1 if a transcript differs from that of
+    /// float attention.
     #[arg(long)]
     table: bool,
-    /// Instead: writes the static scales that the recordings need.
+    /// Instead: calibrates on the recordings, with float attention in encoder and decoder.
     #[arg(long, value_name = "FILE.json")]
     calibrate: Option<PathBuf>,
 }
@@ -94,62 +120,84 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         set_threads(threads);
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
-    // Before anything takes long.
-    let mut attention = cli.attention()?;
     let clips = cli.audio.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let transcriber = Transcriber::read(&cli.model)?;
-    let mut stdout = io::stdout();
-    if cli.mode.table {
-        let Choice::Integer(kind) = cli.attention else {
-            return Err("--table: got floats, expected a backend of attn".into());
-        };
-        let ScaleRule::Static(scales) = cli.rule()? else {
-            return Err(format!("--table: got --scales {}, expected a file of static scales", cli.scales).into());
-        };
-        let table = report::table(&transcriber, &clips, kind, &cli.options(), &scales)?;
-        stdout.write_all(table.text.as_bytes())?;
-        return Ok(if table.different == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-    }
     if let Some(path) = &cli.mode.calibrate {
-        let mut float = Torch(Method::Plain);
-        let mut calibration = Calibration::new(&mut float);
-        for clip in &clips {
-            transcriber.transcribe(&clip.samples, &mut calibration, None)?;
-        }
-        calibration.finish(clips.into_iter().map(|clip| clip.name).collect()).write(path)?;
+        calibrate(&Transcriber::read(&cli.model, None)?, clips, path)?;
         return Ok(ExitCode::SUCCESS);
     }
-    for clip in &clips {
-        let mut float = Torch(Method::Plain);
-        let decoder: Option<&mut dyn Attention> = if cli.decoder { None } else { Some(&mut float) };
-        let text = transcriber.transcribe(&clip.samples, attention.as_mut(), decoder)?;
-        writeln!(stdout, "{text}")?;
-        if cli.mode.compare {
-            eprintln!("{}", report::layers(&transcriber, clip, cli.attention.name(), attention.as_mut())?);
+    let kind = match cli.attention {
+        Choice::Integer(kind) => kind,
+        Choice::Torch(_) if cli.mode.table || cli.mode.pictures.is_some() => {
+            return Err(format!("got --attention {}, expected a backend of attn", cli.attention.name()).into());
         }
+        Choice::Torch(method) => {
+            let models = Models::read(&cli.model, None)?;
+            let label = cli.attention.name();
+            return transcribe(cli, &models, &clips, label, &mut Torch(method)).map(|()| ExitCode::SUCCESS);
+        }
+    };
+    let options = Options { xclbin: cli.xclbin.clone(), timeout: Some(Duration::from_secs(cli.timeout)) };
+    let calibration = Rc::new(Calibration::read(&cli.calibration)?);
+    let rule = match cli.scales {
+        Rule::Dynamic => ScaleRule::Dynamic,
+        Rule::DynamicInt8 => ScaleRule::DynamicInt8,
+        Rule::Static if cli.unbalanced => {
+            return Err(
+                "--unbalanced: got --scales static, expected dynamic ones: static ones are of balanced tensors".into(),
+            );
+        }
+        Rule::Static => ScaleRule::Static(Rc::clone(&calibration)),
+    };
+    // What is missing is said before anything takes long.
+    let mut integer = Integer::new(kind, &options, rule)?;
+    let models = Models::read(&cli.model, (!cli.unbalanced).then_some(&calibration))?;
+    if cli.mode.table {
+        let table = report::table(&models, &clips, kind, &options, calibration)?;
+        io::stdout().write_all(table.text.as_bytes())?;
+        return Ok(if table.different == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let label = integer.label();
+    transcribe(cli, &models, &clips, &label, &mut integer)?;
+    if let Some(folder) = &cli.mode.pictures {
+        let mut float = Torch(Method::Plain);
+        let mut capture = Capture::new(&mut float);
+        models.integer.model.encode(&mel::log_mel(&clips[0].samples)?, &mut capture)?;
+        pictures::draw(capture.layers(), &mut integer, folder, clips[0].seconds())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-impl Cli {
-    fn attention(&self) -> Result<Box<dyn Attention>, Box<dyn Error>> {
-        Ok(match self.attention {
-            Choice::Torch(method) => Box::new(Torch(method)),
-            Choice::Integer(kind) => Box::new(Integer::new(kind, &self.options(), self.rule()?)?),
-        })
+/// Prints a line for each recording.
+fn transcribe(
+    cli: &Cli,
+    models: &Models,
+    clips: &[Clip],
+    label: &str,
+    attention: &mut dyn Attention,
+) -> Result<(), Box<dyn Error>> {
+    for clip in clips {
+        let mut capture = Capture::new(attention);
+        let mut float = Torch(Method::Plain);
+        let decoder: Option<&mut dyn Attention> = if cli.decoder { None } else { Some(&mut float) };
+        let text = models.integer.transcribe(&clip.samples, &mut capture, decoder)?;
+        writeln!(io::stdout(), "{text}")?;
+        if let Some(path) = &cli.mode.capture {
+            capture::write(capture.layers(), path)?;
+        }
+        if cli.mode.compare {
+            writeln!(io::stderr(), "{}", report::layers(models, clip, label, attention)?)?;
+        }
     }
+    Ok(())
+}
 
-    fn options(&self) -> Options {
-        Options { xclbin: self.xclbin.clone(), timeout: Some(Duration::from_secs(self.timeout)) }
+fn calibrate(transcriber: &Transcriber, clips: Vec<Clip>, path: &Path) -> Result<(), Box<dyn Error>> {
+    let mut float = Torch(Method::Plain);
+    let mut observer = Observer::new(&mut float);
+    for clip in &clips {
+        transcriber.transcribe(&clip.samples, &mut observer, None)?;
     }
-
-    fn rule(&self) -> Result<ScaleRule, Box<dyn Error>> {
-        Ok(match self.scales.as_str() {
-            "dynamic" => ScaleRule::Dynamic,
-            "dynamic-int8" => ScaleRule::DynamicInt8,
-            file => ScaleRule::Static(StaticScales::read(Path::new(file))?),
-        })
-    }
+    Ok(observer.finish(clips.into_iter().map(|clip| clip.name).collect()).write(path)?)
 }
 
 fn read(path: &Path) -> Result<Clip, Box<dyn Error>> {

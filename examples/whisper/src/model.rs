@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use crate::{
     attention::{Attention, Site, Stage},
+    calibration::{Balance, Calibration},
     error::Error,
     mel::{BANDS, FRAMES},
     weights::{Weights, WeightsError},
@@ -139,6 +140,23 @@ impl Whisper {
         })
     }
 
+    /// The same model, with channels balanced for integers: what goes into an attention is multiplied by factors that cancel, in the
+    /// weights before it and behind it.
+    ///
+    /// # Errors
+    /// A calibration of another model.
+    pub fn balanced(mut self, calibration: &Calibration) -> Result<Self, Error> {
+        let at = |stage, layer| Ok::<_, Error>(&calibration.at(Site { stage, layer })?.balance);
+        for (layer, EncoderLayer { attention, .. }) in self.encoder.iter_mut().enumerate() {
+            attention.balance(at(Stage::Encoder, layer)?)?;
+        }
+        for (layer, DecoderLayer { attention, cross, .. }) in self.decoder.iter_mut().enumerate() {
+            attention.balance(at(Stage::DecoderSelf, layer)?)?;
+            cross.balance(at(Stage::DecoderCross, layer)?)?;
+        }
+        Ok(self)
+    }
+
     /// Encodes a log-mel spectrogram, `[80, 3000]`.
     ///
     /// # Errors
@@ -256,6 +274,27 @@ impl Affine {
     }
 }
 
+impl Affine {
+    /// Multiplies what comes out.
+    fn scale_rows(&mut self, factors: &Tensor) -> Result<(), Error> {
+        self.weight = self.weight.f_mul(&factors.f_unsqueeze(1)?)?;
+        self.bias = self.bias.f_mul(factors)?;
+        Ok(())
+    }
+
+    /// The same as multiplying what goes in.
+    fn scale_columns(&mut self, factors: &Tensor) -> Result<(), Error> {
+        self.weight = self.weight.f_mul(factors)?;
+        Ok(())
+    }
+}
+
+/// The factors of query, key, value and what goes into the output's projection.
+fn factors(balance: &Balance) -> Result<[Tensor; 4], Error> {
+    let (query, out) = (Tensor::f_from_slice(&balance.query)?, Tensor::f_from_slice(&balance.out)?);
+    Ok([query.shallow_clone(), query.f_reciprocal()?, out.f_reciprocal()?, out])
+}
+
 impl Norm {
     fn apply(&self, x: &Tensor) -> Result<Tensor, Error> {
         Ok(x.f_layer_norm([WIDTH], Some(&self.gamma), Some(&self.beta), 1e-5, false)?)
@@ -266,6 +305,21 @@ impl SelfAttention {
     /// Query, key and value, `[8, rows, 64]`.
     fn project(&self, x: &Tensor) -> Result<[Tensor; 3], Error> {
         heads(&self.qkv.linear(&self.norm.apply(x)?)?)
+    }
+
+    fn balance(&mut self, balance: &Balance) -> Result<(), Error> {
+        let [query, key, value, out] = factors(balance)?;
+        self.qkv.scale_rows(&Tensor::f_cat(&[query, key, value], 0)?)?;
+        self.out.scale_columns(&out)
+    }
+}
+
+impl CrossAttention {
+    fn balance(&mut self, balance: &Balance) -> Result<(), Error> {
+        let [query, key, value, out] = factors(balance)?;
+        self.query.scale_rows(&query)?;
+        self.key_value.scale_rows(&Tensor::f_cat(&[key, value], 0)?)?;
+        self.out.scale_columns(&out)
     }
 }
 

@@ -1,17 +1,22 @@
 //! What is measured on recordings, as tables in Markdown.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::Path,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use attn::backend::{BackendKind, Options};
 use attn_ref::{Metrics, torch::Method};
 
 use crate::{
     attention::{Attention, Integer, ScaleRule, Stage, Timed, Torch},
+    calibration::Calibration,
     compare::{Agreement, Int8Inputs, OneLayer, Probe},
     error::Error,
     mel::{self, WINDOW_SAMPLES},
     model::{Encoded, LAYERS},
-    scales::StaticScales,
     transcribe::{Heard, Transcriber},
 };
 
@@ -28,8 +33,28 @@ pub struct Clip {
 }
 
 impl Clip {
-    fn seconds(&self) -> f64 {
+    /// How long it is.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
         self.samples.len() as f64 / f64::from(crate::audio::SAMPLE_RATE)
+    }
+}
+
+/// The model as it is, and with its channels balanced for integers.
+pub struct Models {
+    /// For float attention.
+    pub float: Transcriber,
+    /// For integers.
+    pub integer: Transcriber,
+}
+
+impl Models {
+    /// Reads both; none is balanced without a calibration.
+    ///
+    /// # Errors
+    /// As [`Transcriber::read`].
+    pub fn read(folder: &Path, calibration: Option<&Calibration>) -> Result<Self, Error> {
+        Ok(Self { float: Transcriber::read(folder, None)?, integer: Transcriber::read(folder, calibration)? })
     }
 }
 
@@ -40,11 +65,11 @@ struct Window {
     heard: Heard,
 }
 
-fn windows(transcriber: &Transcriber, clip: &Clip) -> Result<Vec<Window>, Error> {
+fn windows(float: &Transcriber, clip: &Clip) -> Result<Vec<Window>, Error> {
     let window = |samples: &[f32]| {
         let mel = mel::log_mel(samples)?;
-        let encoded = transcriber.model.encode(&mel, &mut Torch(Method::Plain))?;
-        let heard = transcriber.decode(&encoded, &mut Torch(Method::Plain))?;
+        let encoded = float.model.encode(&mel, &mut Torch(Method::Plain))?;
+        let heard = float.decode(&encoded, &mut Torch(Method::Plain))?;
         Ok(Window { mel, encoded, heard })
     };
     clip.samples.chunks(WINDOW_SAMPLES).map(window).collect()
@@ -54,14 +79,9 @@ fn windows(transcriber: &Transcriber, clip: &Clip) -> Result<Vec<Window>, Error>
 ///
 /// # Errors
 /// What attention says.
-pub fn layers(
-    transcriber: &Transcriber,
-    clip: &Clip,
-    label: &str,
-    attention: &mut dyn Attention,
-) -> Result<String, Error> {
-    let model = &transcriber.model;
-    let windows = windows(transcriber, clip)?;
+pub fn layers(models: &Models, clip: &Clip, label: &str, attention: &mut dyn Attention) -> Result<String, Error> {
+    let model = &models.integer.model;
+    let windows = windows(&models.float, clip)?;
     let mut agreements = vec![Agreement::default(); LAYERS + 1];
     let mut probe = Probe::new(attention);
     for window in &windows {
@@ -77,7 +97,7 @@ pub fn layers(
         let mut runs = Vec::new();
         for _ in 0..RUNS {
             let mut timed = Timed::new(attention);
-            let start = std::time::Instant::now();
+            let start = Instant::now();
             windows.iter().try_for_each(|window| model.encode(&window.mel, &mut timed).map(drop))?;
             let whole = start.elapsed();
             // Those of a layer are summed over windows.
@@ -115,11 +135,13 @@ pub fn layers(
 struct Outcome {
     /// Of the encoder's outputs.
     agreement: Agreement,
-    /// Whether the text is that of float attention.
+    /// Whether the text is that of float attention, with float attention in the decoder.
     is_same: bool,
-    /// Of the attentions, in the decoder if it has integers too.
+    /// The same with integers in the decoder.
+    is_same_in_decoder: bool,
+    /// Of the decoder's attentions.
     errors: [Option<Metrics>; 2],
-    /// Largest change of the log probability of a token that was said, where all tokens are the same.
+    /// Largest change of the log probability of a token that was said, with integers in the decoder and where all tokens are the same.
     drift: f64,
 }
 
@@ -133,42 +155,54 @@ pub struct Table {
 
 /// A [`Table`] while it is made.
 struct Maker<'a> {
-    transcriber: &'a Transcriber,
+    models: &'a Models,
     differences: String,
     different: usize,
 }
 
 impl Maker<'_> {
-    /// One recording, with integers in the encoder, and in the decoder if it is `in_decoder`.
+    /// One recording with one form of integers, in this model.
     fn outcome(
         &mut self,
         (clip, windows): (&Clip, &[Window]),
-        what: &str,
+        (what, model): (&str, &Transcriber),
         attention: &mut dyn Attention,
-        in_decoder: bool,
     ) -> Result<Outcome, Error> {
-        let (mut agreement, mut is_same, mut drift) = (Agreement::default(), true, 0.0_f64);
+        let mut outcome = Outcome {
+            agreement: Agreement::default(),
+            is_same: true,
+            is_same_in_decoder: true,
+            errors: [None, None],
+            drift: 0.0,
+        };
+        let mut encoded = Vec::new();
+        for window in windows {
+            encoded.push(model.model.encode(&window.mel, attention)?);
+        }
         let mut probe = Probe::new(attention);
-        for Window { mel, encoded: expected, heard } in windows {
-            let encoded = self.transcriber.model.encode(mel, &mut probe)?;
-            agreement.push(&encoded.output, &expected.output)?;
-            let got = if in_decoder {
-                self.transcriber.decode(&encoded, &mut probe)?
-            } else {
-                self.transcriber.decode(&encoded, &mut Torch(Method::Plain))?
-            };
-            if got.text != heard.text {
-                is_same = false;
-                self.different += 1;
-                let _ = writeln!(self.differences, "- {}, {what}: “{}” for “{}”", clip.name, got.text, heard.text);
-            }
+        for (encoded, Window { encoded: expected, heard, .. }) in encoded.iter().zip(windows) {
+            outcome.agreement.push(&encoded.output, &expected.output)?;
+            let got = self.models.float.decode(encoded, &mut Torch(Method::Plain))?;
+            outcome.is_same &= self.compare(&clip.name, what, &got, heard);
+            let got = model.decode(encoded, &mut probe)?;
+            outcome.is_same_in_decoder &= self.compare(&clip.name, &format!("{what}, decoder too"), &got, heard);
             if got.tokens == heard.tokens {
                 let pairs = got.log_probabilities.iter().zip(&heard.log_probabilities);
-                drift = pairs.fold(drift, |drift, (got, expected)| drift.max((got - expected).abs()));
+                outcome.drift = pairs.fold(outcome.drift, |drift, (got, expected)| drift.max((got - expected).abs()));
             }
         }
-        let errors = [Stage::DecoderSelf, Stage::DecoderCross].map(|stage| probe.stage(stage));
-        Ok(Outcome { agreement, is_same, errors, drift })
+        outcome.errors = [Stage::DecoderSelf, Stage::DecoderCross].map(|stage| probe.stage(stage));
+        Ok(outcome)
+    }
+
+    /// Notes a difference.
+    fn compare(&mut self, clip: &str, what: &str, got: &Heard, expected: &Heard) -> bool {
+        let is_same = got.text == expected.text;
+        if !is_same {
+            self.different += 1;
+            let _ = writeln!(self.differences, "- {clip}, {what}: “{}” for “{}”", got.text, expected.text);
+        }
+        is_same
     }
 }
 
@@ -177,49 +211,48 @@ impl Maker<'_> {
 /// # Errors
 /// What attention says; a backend that is not there.
 pub fn table(
-    transcriber: &Transcriber,
+    models: &Models,
     clips: &[Clip],
     kind: BackendKind,
     options: &Options,
-    scales: &StaticScales,
+    calibration: Rc<Calibration>,
 ) -> Result<Table, Error> {
-    let rules = [ScaleRule::Dynamic, ScaleRule::DynamicInt8, ScaleRule::Static(scales.clone())];
-    let mut integers =
-        rules.into_iter().map(|rule| Integer::new(kind, options, rule)).collect::<Result<Vec<_>, _>>()?;
-    let mut maker = Maker { transcriber, differences: String::new(), different: 0 };
+    let open = |rule| Integer::new(kind, options, rule);
+    let recordings = calibration.recordings.join(", ");
+    let mut dynamic = open(ScaleRule::Dynamic)?;
+    let (mut int8, mut fixed) = (open(ScaleRule::DynamicInt8)?, open(ScaleRule::Static(calibration))?);
+    let mut maker = Maker { models, differences: String::new(), different: 0 };
     let [mut encoder, mut decoder, mut texts] = [const { String::new() }; 3];
     let mut by_layer = [Agreement::default(); LAYERS];
+    let Models { float, integer } = models;
     for clip in clips {
-        let windows = windows(transcriber, clip)?;
-        let clip_and_windows = (clip, &windows[..]);
-        let (mut in_encoder, mut in_both) = (Vec::new(), Vec::new());
-        let mut saturated = 0;
-        for integer in &mut integers {
-            let label = integer.label();
-            in_encoder.push(maker.outcome(clip_and_windows, &label, integer, false)?);
-            saturated = integer.take_saturated();
-            in_both.push(maker.outcome(clip_and_windows, &format!("decoder too, {label}"), integer, true)?);
-        }
-        // Query, key and value of every layer are as large as its output.
-        let elements = windows.iter().map(|window| 3 * LAYERS * window.encoded.output.numel()).sum::<usize>();
-        let floor = maker.outcome(clip_and_windows, "exact attention on int8", &mut Int8Inputs, false)?;
+        let windows = windows(float, clip)?;
+        let mut outcome = |what: &str, model, attention: &mut dyn Attention| {
+            maker.outcome((clip, &windows), (what, model), attention)
+        };
+        let balanced = [
+            outcome("dynamic", integer, &mut dynamic)?,
+            outcome("dynamic, int8 out", integer, &mut int8)?,
+            outcome("static", integer, &mut fixed)?,
+        ];
+        let unbalanced = outcome("dynamic, channels not balanced", float, &mut dynamic)?;
+        let floor = outcome("float attention on int8", integer, &mut Int8Inputs)?;
         for (layer, agreement) in by_layer.iter_mut().enumerate() {
             for window in &windows {
-                let mut one = OneLayer { layer, attention: &mut integers[0] };
-                agreement.push(&transcriber.model.encode(&window.mel, &mut one)?.output, &window.encoded.output)?;
+                let mut one = OneLayer { layer, attention: &mut dynamic };
+                agreement.push(&integer.model.encode(&window.mel, &mut one)?.output, &window.encoded.output)?;
             }
         }
 
-        let _ = write!(encoder, "| {} | {:.1} | {} |", clip.name, clip.seconds(), cosine(&in_encoder[0].agreement));
-        for outcome in in_encoder.iter().chain([&floor]) {
+        let _ = write!(encoder, "| {} | {:.1} | {} |", clip.name, clip.seconds(), cosine(&balanced[0].agreement));
+        for outcome in balanced.iter().chain([&unbalanced, &floor]) {
             let _ = write!(encoder, " {}{} |", l2(&outcome.agreement), if outcome.is_same { "" } else { " **≠**" });
         }
-        let _ = writeln!(encoder, " {:.4} % |", 100.0 * saturated as f64 / elements as f64);
-
+        encoder += "\n";
         let tokens: usize = windows.iter().map(|window| window.heard.tokens.len()).sum();
         let _ = write!(decoder, "| {} | {tokens} |", clip.name);
-        for outcome in &in_both {
-            let _ = write!(decoder, " {} |", if outcome.is_same { "yes" } else { "**no**" });
+        for outcome in &balanced {
+            let _ = write!(decoder, " {} |", if outcome.is_same_in_decoder { "yes" } else { "**no**" });
             for errors in outcome.errors.iter().flatten() {
                 let _ = write!(decoder, " {:.2} / {:.1} |", errors.mae, errors.max_error);
             }
@@ -233,10 +266,10 @@ pub fn table(
     let by_layer = by_layer.iter().map(l2).collect::<Vec<_>>().join(" | ");
     let Maker { differences, different, .. } = maker;
     let text = format!(
-        "Backend `{}`. Static scales are calibrated on: {}.\n\n\
+        "Backend `{}`. Calibrated on: {recordings}.\n\n\
          Self-attention of the encoder in integers, all else in float32. Relative L2 of the encoder's output, marked where the text \
          differs:\n\n\
-         | recording | s | dynamic: cosine | dynamic | dynamic, int8 out | static | exact attention on int8 | static: saturated |\n\
+         | recording | s | dynamic: cosine | dynamic | dynamic, int8 out | static | dynamic, not balanced | float attention on int8 |\n\
          |---|---|---|---|---|---|---|---|\n{encoder}\n\
          The same of all recordings together, with the integers (dynamic) in one layer only:\n\n\
          | layer 0 | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|\n| {by_layer} |\n\n\
@@ -246,8 +279,7 @@ pub fn table(
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n{decoder}\n\
          What float attention hears:\n\n| recording | text |\n|---|---|\n{texts}\n\
          {different} transcripts of windows differ from those of float attention.\n{differences}",
-        integers[0].backend_name(),
-        scales.calibrated_on.join(", "),
+        dynamic.backend_name(),
     );
     Ok(Table { text, different })
 }

@@ -8,6 +8,7 @@ use tokenizers::Tokenizer;
 
 use crate::{
     attention::Attention,
+    calibration::Calibration,
     error::Error,
     mel::{self, WINDOW_SAMPLES},
     model::{CONTEXT, Encoded, VOCABULARY, Whisper},
@@ -65,12 +66,16 @@ pub struct Heard {
 }
 
 impl Transcriber {
-    /// Reads `model.bin`, `tokenizer.json` and `config.json` of a folder.
+    /// Reads `model.bin`, `tokenizer.json` and `config.json` of a folder; with a calibration the model is
+    /// [balanced](Whisper::balanced).
     ///
     /// # Errors
     /// A file that is missing or of another model.
-    pub fn read(folder: &Path) -> Result<Self, Error> {
-        let model = Whisper::new(&Weights::read(&folder.join("model.bin"))?)?;
+    pub fn read(folder: &Path, calibration: Option<&Calibration>) -> Result<Self, Error> {
+        let mut model = Whisper::new(&Weights::read(&folder.join("model.bin"))?)?;
+        if let Some(calibration) = calibration {
+            model = model.balanced(calibration)?;
+        }
         let path = folder.join("tokenizer.json");
         let error = |what: String| Error::File { file: path.clone(), what };
         let tokenizer = Tokenizer::from_file(&path).map_err(|problem| error(problem.to_string()))?;
