@@ -29,7 +29,10 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
         model(&mut run)?;
         build(&mut run, arguments)
     });
-    match program.map(|program| (Command::new(&program).args(arguments).status(), program)) {
+    // Libtorch's threads would wait at full load for more work, on the cores that attn's threads are to use meanwhile.
+    let wait = env::var_os("OMP_WAIT_POLICY").unwrap_or_else(|| "PASSIVE".into());
+    let status = |program: &PathBuf| Command::new(program).args(arguments).env("OMP_WAIT_POLICY", &wait).status();
+    match program.map(|program| (status(&program), program)) {
         // None after a signal.
         Ok((Ok(status), _)) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(130)),
         Ok((Err(error), program)) => failed(&format!("{}: {error}", program.display())),

@@ -13,6 +13,7 @@ use attn::{
 };
 use attn_fixed::quantise::{largest, quantise_with, scale_of};
 use attn_ref::torch::Method;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -208,22 +209,20 @@ impl Integer {
 
     /// Quantises, attends to int8, and writes the output as floats.
     fn attend_int8(&mut self, site: Site, heads: usize, dim: usize) -> Result<(), Error> {
+        let floats = self.floats.each_ref().map(Vec::as_slice);
         let scales = match &self.rule {
-            ScaleRule::Static(calibration) => calibration.at(site)?.scales.clone(),
-            _ => dynamic_scales(&self.floats, heads)?,
+            ScaleRule::Static(calibration) => &calibration.at(site)?.scales,
+            ScaleRule::Dynamic | ScaleRule::DynamicInt8 => &dynamic_scales(floats, heads)?,
         };
-        for ((tensor, floats, integers), scales) in
-            ([Name::Query, Name::Key, Name::Value].into_iter().zip(&self.floats).zip(&mut self.integers))
-                .map(|((tensor, floats), integers)| (tensor, floats, integers))
-                .zip([&scales.query, &scales.key, &scales.value])
-        {
+        let scales_of = [&scales.query, &scales.key, &scales.value];
+        let tensors = [Name::Query, Name::Key, Name::Value].into_iter().zip(floats).zip(scales_of);
+        for (((tensor, floats), scales), integers) in tensors.zip(&mut self.integers) {
             integers.resize(floats.len(), 0);
             let len = floats.len() / heads;
-            for ((floats, integers), &scale) in floats.chunks_exact(len).zip(integers.chunks_exact_mut(len)).zip(scales)
-            {
-                let saturated = quantise_with(floats, scale, integers);
-                self.saturated += saturated.map_err(|error| Error::Quantise { site, tensor, error })? as u64;
-            }
+            let heads = floats.par_chunks_exact(len).zip(integers.par_chunks_exact_mut(len)).zip(scales);
+            let saturated = heads.map(|((floats, integers), &scale)| quantise_with(floats, scale, integers));
+            let saturated = saturated.try_reduce(|| 0, |a, b| Ok(a + b));
+            self.saturated += saturated.map_err(|error| Error::Quantise { site, tensor, error })? as u64;
         }
         let parameters = (0..heads).map(|h| {
             let [query, key, value, out] =
@@ -233,32 +232,30 @@ impl Integer {
         let parameters =
             parameters.collect::<Result<Vec<_>, _>>().map_err(|error| Error::Parameters { site, error })?;
         let [query, key, value] = &self.integers;
-        let inputs = Inputs { query, key, value };
         let masks = vec![Mask::new(); heads];
         self.out.resize(query.len(), 0);
-        let heads_of = Heads { parameters: &parameters, masks: &masks, kv_heads: heads, inputs };
-        self.backend.attend(heads_of, &mut self.out, &|_| ())?;
+        let inputs =
+            Heads { parameters: &parameters, masks: &masks, kv_heads: heads, inputs: Inputs { query, key, value } };
+        self.backend.attend(inputs, &mut self.out, &|_| ())?;
         let len = self.out.len() / heads;
-        let out = self.out.chunks_exact(len).zip(&scales.out);
-        self.out_floats.clear();
-        self.out_floats.extend(out.flat_map(|(out, scale)| out.iter().map(move |&out| f32::from(out) * scale)));
+        self.out_floats.resize(self.out.len(), 0.0);
+        self.out_floats.par_chunks_exact_mut(len).zip(self.out.par_chunks_exact(len)).zip(&scales.out).for_each(
+            |((out, steps), scale)| {
+                out.iter_mut().zip(steps).for_each(|(out, &step)| *out = f32::from(step) * scale);
+            },
+        );
         Ok(())
     }
 }
 
 /// The scales of a call's own tensors; the output's is that of the values.
-fn dynamic_scales(floats: &[Vec<f32>; 3], heads: usize) -> Result<HeadScales, Error> {
-    let [query, key, value] = floats.each_ref().map(|floats| {
+fn dynamic_scales(floats: [&[f32]; 3], heads: usize) -> Result<HeadScales, Error> {
+    let [query, key, value] = floats.map(|floats| {
         let heads = floats.chunks_exact(floats.len() / heads);
-        heads.map(|head| largest(head).map(scale_of)).collect::<Result<Vec<_>, _>>()
+        heads.map(|head| largest(head).map(scale_of)).collect::<Result<Vec<_>, _>>().map_err(Error::NotFinite)
     });
-    let value = value.map_err(Error::NotFinite)?;
-    Ok(HeadScales {
-        query: query.map_err(Error::NotFinite)?,
-        key: key.map_err(Error::NotFinite)?,
-        out: value.clone(),
-        value,
-    })
+    let value = value?;
+    Ok(HeadScales { query: query?, key: key?, out: value.clone(), value })
 }
 
 impl Attention for Integer {
@@ -267,8 +264,8 @@ impl Attention for Integer {
             floats.resize(tensor.numel(), 0.0);
             tensor.f_contiguous()?.f_copy_data(floats, tensor.numel())?;
         }
-        let (heads, m, d) = query.size3()?;
-        let (heads, dim) = (heads as usize, d as usize);
+        let (heads, _, dim) = query.size3()?;
+        let (heads, dim) = (heads as usize, dim as usize);
         if self.rule == ScaleRule::Dynamic {
             let [query, key, value] = &self.floats;
             let masks = vec![Mask::new(); heads];
@@ -278,7 +275,7 @@ impl Attention for Integer {
         } else {
             self.attend_int8(site, heads, dim)?;
         }
-        Ok(Tensor::f_from_slice(&self.out_floats)?.f_reshape([heads as i64, m, d])?)
+        Ok(Tensor::f_from_slice(&self.out_floats)?.f_reshape(query.size())?)
     }
 }
 

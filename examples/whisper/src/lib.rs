@@ -3,6 +3,7 @@
 
 pub mod attention;
 pub mod audio;
+pub mod bench;
 pub mod calibration;
 pub mod capture;
 pub mod compare;

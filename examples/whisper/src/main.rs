@@ -15,6 +15,7 @@ use attn_ref::torch::{Method, set_threads};
 use attn_whisper::{
     attention::{Attention, Choice, Integer, ScaleRule, Torch},
     audio,
+    bench::{self, Contestant, Peers},
     calibration::{Calibration, Observer},
     capture::{self, Capture},
     mel, pictures,
@@ -66,6 +67,12 @@ struct Cli {
     model: PathBuf,
     #[command(flatten)]
     mode: Mode,
+    /// With --bench: `CTranslate2` too, which is installed below target/whisper/peers (250 MB).
+    #[arg(long, requires = "bench")]
+    peers: bool,
+    /// With --bench: how often everything is measured.
+    #[arg(long, value_name = "N", requires = "bench", default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
 }
 
 /// A rule for scales.
@@ -97,6 +104,10 @@ struct Mode {
     /// float attention.
     #[arg(long)]
     table: bool,
+    /// Instead: measures the encoder on the recording's first window, libtorch beside integers, static ones too, and beside `CTranslate2`
+    /// if --peers is given.
+    #[arg(long)]
+    bench: bool,
     /// Instead: calibrates on the recordings, with float attention in encoder and decoder.
     #[arg(long, value_name = "FILE.json")]
     calibrate: Option<PathBuf>,
@@ -127,7 +138,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
     }
     let kind = match cli.attention {
         Choice::Integer(kind) => kind,
-        Choice::Torch(_) if cli.mode.table || cli.mode.pictures.is_some() => {
+        Choice::Torch(_) if cli.mode.table || cli.mode.bench || cli.mode.pictures.is_some() => {
             return Err(format!("got --attention {}, expected a backend of attn", cli.attention.name()).into());
         }
         Choice::Torch(method) => {
@@ -155,6 +166,23 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         let table = report::table(&models, &clips, kind, &options, calibration)?;
         io::stdout().write_all(table.text.as_bytes())?;
         return Ok(if table.different == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    if cli.mode.bench {
+        let threads = cli.threads.unwrap_or_else(|| rayon::current_num_threads() as u16);
+        let mut contestants = vec![
+            Contestant { name: "`sdpa`".to_owned(), attention: Box::new(Torch(Method::Fused)), is_balanced: false },
+            Contestant { name: "`float`".to_owned(), attention: Box::new(Torch(Method::Plain)), is_balanced: false },
+        ];
+        for rule in [ScaleRule::Dynamic, ScaleRule::Static(Rc::clone(&calibration))] {
+            let integer = Integer::new(kind, &options, rule)?;
+            contestants.push(Contestant { name: integer.label(), attention: Box::new(integer), is_balanced: true });
+        }
+        let folder = tempfile::tempdir()?;
+        let mel = mel::log_mel(&clips[0].samples)?;
+        let peers = cli.peers.then(|| Peers::start(&cli.model, &mel, threads, folder.path())).transpose()?;
+        let table = bench::bench(&models, &clips[0], contestants, peers, (threads, cli.rounds))?;
+        io::stdout().write_all(table.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
     }
     let label = integer.label();
     transcribe(cli, &models, &clips, &label, &mut integer)?;

@@ -23,7 +23,8 @@ pub const CONTEXT: usize = 448;
 /// Tokens of the vocabulary.
 pub const VOCABULARY: usize = 51_865;
 
-const WIDTH: i64 = (HEADS * DIM) as i64;
+/// Width of what is between layers.
+pub const WIDTH: i64 = (HEADS * DIM) as i64;
 /// Of the layers between two attentions.
 const INNER: i64 = 4 * WIDTH;
 
