@@ -12,8 +12,8 @@ debian() {
     [ -e "packages/$1.stamp" ] && return
     (cd packages && apt-get -qq download "$1" && dpkg-deb -x "$1"_*.deb . && touch "$1.stamp")
 }
-# A WAV file of 16 kHz from other files, one after the other; -R: the same noise every time.
-wav() { out=$1; shift; sox -R -G "$@" -r 16000 -c 1 -b 16 "$out.wav" rate -h; }
+# A WAV file of 16 kHz from other files, one after the other; -D and -R: the same every time.
+wav() { out=$1; shift; sox -D -R -G "$@" -r 16000 -c 1 -b 16 "$out.wav" rate -h; }
 speech=packages/usr/share/pocketsphinx/test/data
 novel=$speech/librivox/sense_and_sensibility_01_austen_64kb
 
@@ -25,13 +25,13 @@ sox -t raw -r 16000 -e signed -b 16 -c 1 "$speech/goforward.raw" go-forward.wav
 espeak-ng -v en-us -w packages/espeak.wav \
     'Attention weighs the values by how well each key answers the query, and integers are all it takes.'
 wav synthetic-english packages/espeak.wav
-sox -n -r 16000 -c 1 -b 16 silence.wav trim 0 10
-sox -R -n -r 16000 -c 1 -b 16 noise.wav synth 10 whitenoise vol 0.1
+sox -D -n -r 16000 -c 1 -b 16 silence.wav trim 0 10
+sox -D -R -n -r 16000 -c 1 -b 16 noise.wav synth 10 whitenoise vol 0.1
 [ "${2:-}" = short ] && exit
 
 for part in 0880 0920; do cp "$novel-$part.wav" "novel-$part.wav"; done
-# Speech at 6 dB above pink noise.
-sox -R "$novel-0890.wav" -p synth pinknoise vol 0.05 | sox -m -v 1 "$novel-0890.wav" -v 1 -p -r 16000 -b 16 novel-0890-in-noise.wav
+# In pink noise.
+sox -D -R "$novel-0890.wav" -p synth pinknoise vol 0.05 | sox -D -m -v 1 "$novel-0890.wav" -v 1 -p -r 16000 -b 16 novel-0890-in-noise.wav
 espeak-ng -v de -w packages/espeak.wav 'Die Aufmerksamkeit gewichtet die Werte danach, wie gut jeder Schlüssel zur Anfrage passt.'
 wav synthetic-german packages/espeak.wav
 debian asterisk-core-sounds-fr-wav

@@ -95,7 +95,7 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
     } else if let Err(error) = make_recordings(run, &["short"]) {
         run.skip("Whisper-base", &format!("the recordings could not be made: {error}"));
     } else {
-        test.extend(["--", "--include-ignored"]);
+        test.extend(["--", "--include-ignored", "--test-threads=1"]);
     }
     run.cargo(&test)
 }
