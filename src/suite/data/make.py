@@ -2,7 +2,7 @@
 """Makes the fixtures of `attn validate`.
 
     make.py acceptance            -> acceptance.npz (numpy alone)
-    make.py whisper CAPTURE.npz   -> whisper.npz, one whole head of each layer of a capture
+    make.py whisper CAPTURE.npz   -> whisper.npz, one whole head of each layer of a capture (docs/whisper.md says how one is made)
     make.py --check               acceptance.npz is what numpy makes today (exit status 1 if not)
 
 acceptance.npz: numpy seed 42, three 64x64 `randn` (q, k, v in that order), float32.
