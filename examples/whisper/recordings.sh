@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes the recordings that docs/whisper.md measures, as WAV files in the folder $1, of what Debian and PyPI carry. `short` as $2 makes
-# the few that continuous integration takes. Needs apt-get (a Debian or one like it), and as programs espeak-ng, sox and, for all of
-# them, python3 with pip.
+# the few that continuous integration takes. Needs apt-get (a Debian or one like it), espeak-ng, sox and, for all of
+# them, Python with pip ($PYTHON, else python3).
 set -eu
+python=${PYTHON:-python3}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1/packages"
 cd "$1"
@@ -10,7 +11,12 @@ cd "$1"
 # Debian's packages are not installed: their data is unpacked below $1.
 debian() {
     [ -e "packages/$1.stamp" ] && return
-    (cd packages && apt-get -qq download "$1" && dpkg-deb -x "$1"_*.deb . && touch "$1.stamp")
+    (
+        cd packages
+        apt-get -qq download "$1" || { apt-get -qq update && apt-get -qq download "$1"; }
+        dpkg-deb -x "$1"_*.deb .
+        touch "$1.stamp"
+    )
 }
 # A WAV file of 16 kHz from other files, one after the other; -D and -R: the same every time.
 wav() { out=$1; shift; sox -D -R -G "$@" -r 16000 -c 1 -b 16 "$out.wav" rate -h; }
@@ -40,9 +46,9 @@ debian asterisk-core-sounds-es-wav
 wav spanish packages/usr/share/asterisk/sounds/es_MX_f_Allison/demo-abouttotry.wav
 debian codec2-examples
 wav harvard packages/usr/share/codec2/raw/speech_orig_16k.wav
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
+"$python" -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
     --platform manylinux_2_34_x86_64 --dest packages --requirement "$here/recordings.txt"
-for wheel in packages/*.whl; do python3 -m zipfile -e "$wheel" packages; done
+for wheel in packages/*.whl; do "$python" -m zipfile -e "$wheel" packages; done
 wav beckett packages/moonshine_onnx/assets/beckett.wav
 # 44 s: two windows.
 wav two-cities packages/moonshine_voice/assets/two_cities.wav

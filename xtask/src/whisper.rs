@@ -73,7 +73,9 @@ fn make_recordings(run: &mut Run, which: &[&str]) -> Result<(), String> {
         })?;
     }
     let recordings = folder(run).join("recordings").display().to_string();
-    run.run(run.command("sh", &[&["examples/whisper/recordings.sh", &recordings], which].concat()))
+    let mut make = run.command("sh", &[&["examples/whisper/recordings.sh", &recordings], which].concat());
+    make.env("PYTHON", checks::python(run)?);
+    run.run(make)
 }
 
 /// The check `whisper-base`: everything of the example, on the real model.
