@@ -158,6 +158,7 @@ struct Maker<'a> {
     models: &'a Models,
     differences: String,
     different: usize,
+    transcripts: usize,
 }
 
 impl Maker<'_> {
@@ -198,9 +199,17 @@ impl Maker<'_> {
     /// Notes a difference.
     fn compare(&mut self, clip: &str, what: &str, got: &Heard, expected: &Heard) -> bool {
         let is_same = got.text == expected.text;
+        self.transcripts += 1;
         if !is_same {
             self.different += 1;
-            let _ = writeln!(self.differences, "- {clip}, {what}: “{}” for “{}”", got.text, expected.text);
+            // The end is a token, too.
+            let same = got.tokens.iter().zip(&expected.tokens).take_while(|(got, expected)| got == expected).count();
+            let margin = expected.margins.get(same).copied().unwrap_or_default();
+            let _ = writeln!(
+                self.differences,
+                "- {clip}, {what}, where float attention preferred its token by {margin:.3} nats: “{}” for “{}”",
+                got.text, expected.text
+            );
         }
         is_same
     }
@@ -221,7 +230,7 @@ pub fn table(
     let recordings = calibration.recordings.join(", ");
     let mut dynamic = open(ScaleRule::Dynamic)?;
     let (mut int8, mut fixed) = (open(ScaleRule::DynamicInt8)?, open(ScaleRule::Static(calibration))?);
-    let mut maker = Maker { models, differences: String::new(), different: 0 };
+    let mut maker = Maker { models, differences: String::new(), different: 0, transcripts: 0 };
     let [mut encoder, mut decoder, mut texts] = [const { String::new() }; 3];
     let mut by_layer = [Agreement::default(); LAYERS];
     let Models { float, integer } = models;
@@ -264,7 +273,7 @@ pub fn table(
     }
 
     let by_layer = by_layer.iter().map(l2).collect::<Vec<_>>().join(" | ");
-    let Maker { differences, different, .. } = maker;
+    let Maker { differences, different, transcripts, .. } = maker;
     let text = format!(
         "Backend `{}`. Calibrated on: {recordings}.\n\n\
          Self-attention of the encoder in integers, all else in float32. Relative L2 of the encoder's output, marked where the text \
@@ -278,7 +287,7 @@ pub fn table(
          | recording | tokens | dynamic | self | cross | log p | dynamic, int8 out | self | cross | log p | static | self | cross | log p |\n\
          |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n{decoder}\n\
          What float attention hears:\n\n| recording | text |\n|---|---|\n{texts}\n\
-         {different} transcripts of windows differ from those of float attention.\n{differences}",
+         {different} of {transcripts} transcripts of windows differ from those of float attention.\n{differences}",
         dynamic.backend_name(),
     );
     Ok(Table { text, different })

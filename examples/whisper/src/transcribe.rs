@@ -63,6 +63,8 @@ pub struct Heard {
     pub tokens: Vec<u32>,
     /// Theirs, and at the end that of the token that ended it, in nats.
     pub log_probabilities: Vec<f64>,
+    /// By how much each of them was preferred to the next best one, in nats.
+    pub margins: Vec<f64>,
 }
 
 impl Transcriber {
@@ -137,11 +139,15 @@ impl Transcriber {
         let _ = decoder.step(language, attention)?;
         let _ = decoder.step(tokens.transcribe, attention)?;
         let mut logits = decoder.step(tokens.no_timestamps, attention)?.f_add(&tokens.never_first)?;
-        let (mut said, mut log_probabilities) = (Vec::new(), Vec::new());
+        let (mut said, mut log_probabilities, mut margins) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             logits = logits.f_add(&tokens.never)?;
-            let token = logits.f_argmax(0, false)?.f_int64_value(&[])?;
-            log_probabilities.push(logits.f_log_softmax(0, Kind::Float)?.f_double_value(&[token])?);
+            let (best, tokens_of_best) = logits.f_log_softmax(0, Kind::Float)?.f_topk(2, 0, true, true)?;
+            let token = tokens_of_best.f_int64_value(&[0])?;
+            let [first, second] = [0, 1].map(|i| best.f_double_value(&[i]));
+            let (first, second) = (first?, second?);
+            log_probabilities.push(first);
+            margins.push(first - second);
             let token = token as u32;
             if token == tokens.end || said.len() == MOST_TOKENS {
                 break;
@@ -152,7 +158,7 @@ impl Transcriber {
         let mean = log_probabilities.iter().sum::<f64>() / log_probabilities.len() as f64;
         let is_silent = no_speech > NO_SPEECH && mean <= UNSURE;
         let text = if is_silent { String::new() } else { self.text(&said)? };
-        Ok(Heard { text, tokens: said, log_probabilities })
+        Ok(Heard { text, tokens: said, log_probabilities, margins })
     }
 
     fn text(&self, tokens: &[u32]) -> Result<String, Error> {
