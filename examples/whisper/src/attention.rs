@@ -152,7 +152,9 @@ pub struct Integer {
     integers: [Vec<i8>; 3],
     out: Vec<i8>,
     out_floats: Vec<f32>,
+    /// Of elements that were quantised with static scales.
     saturated: u64,
+    quantised: u64,
 }
 
 impl Integer {
@@ -166,7 +168,16 @@ impl Integer {
             return Err(Error::FloatOutput { backend: backend.name().to_owned() });
         }
         let (floats, integers) = (Default::default(), Default::default());
-        Ok(Self { backend, rule, floats, integers, out: Vec::new(), out_floats: Vec::new(), saturated: 0 })
+        Ok(Self {
+            backend,
+            rule,
+            floats,
+            integers,
+            out: Vec::new(),
+            out_floats: Vec::new(),
+            saturated: 0,
+            quantised: 0,
+        })
     }
 
     /// Attends once by this rule in place of its own.
@@ -202,9 +213,9 @@ impl Integer {
         self.backend.name()
     }
 
-    /// How many elements of inputs exceeded their static scale since this was last called.
-    pub fn take_saturated(&mut self) -> u64 {
-        mem::take(&mut self.saturated)
+    /// The share of the elements of inputs that exceeded their static scale since this was last called.
+    pub fn take_saturated(&mut self) -> f64 {
+        mem::take(&mut self.saturated) as f64 / mem::take(&mut self.quantised).max(1) as f64
     }
 
     /// Quantises, attends to int8, and writes the output as floats.
@@ -212,12 +223,13 @@ impl Integer {
         let floats = self.floats.each_ref().map(Vec::as_slice);
         let scales = match &self.rule {
             ScaleRule::Static(calibration) => &calibration.at(site)?.scales,
-            ScaleRule::Dynamic | ScaleRule::DynamicInt8 => &dynamic_scales(floats, heads)?,
+            ScaleRule::Dynamic | ScaleRule::DynamicInt8 => &dynamic_scales(site, floats, heads)?,
         };
         let scales_of = [&scales.query, &scales.key, &scales.value];
         let tensors = [Name::Query, Name::Key, Name::Value].into_iter().zip(floats).zip(scales_of);
         for (((tensor, floats), scales), integers) in tensors.zip(&mut self.integers) {
             integers.resize(floats.len(), 0);
+            self.quantised += floats.len() as u64;
             let len = floats.len() / heads;
             let heads = floats.par_chunks_exact(len).zip(integers.par_chunks_exact_mut(len)).zip(scales);
             let saturated = heads.map(|((floats, integers), &scale)| quantise_with(floats, scale, integers));
@@ -249,13 +261,15 @@ impl Integer {
 }
 
 /// The scales of a call's own tensors; the output's is that of the values.
-fn dynamic_scales(floats: [&[f32]; 3], heads: usize) -> Result<HeadScales, Error> {
-    let [query, key, value] = floats.map(|floats| {
+fn dynamic_scales(site: Site, floats: [&[f32]; 3], heads: usize) -> Result<HeadScales, Error> {
+    let scales = |tensor, floats: &[f32]| {
         let heads = floats.chunks_exact(floats.len() / heads);
-        heads.map(|head| largest(head).map(scale_of)).collect::<Result<Vec<_>, _>>().map_err(Error::NotFinite)
-    });
-    let value = value?;
-    Ok(HeadScales { query: query?, key: key?, out: value.clone(), value })
+        let scales = heads.map(|head| largest(head).map(scale_of)).collect::<Result<Vec<_>, _>>();
+        scales.map_err(|error| Error::Quantise { site, tensor, error })
+    };
+    let [query, key, value] = floats;
+    let value = scales(Name::Value, value)?;
+    Ok(HeadScales { query: scales(Name::Query, query)?, key: scales(Name::Key, key)?, out: value.clone(), value })
 }
 
 impl Attention for Integer {

@@ -69,9 +69,12 @@ impl Peers {
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peers.py"))
             .args(["--serve", "--threads", &threads.to_string(), "--model"])
             .args([model, Path::new("--mel"), &file, Path::new("--output"), folder])
+            // It is for libtorch beside attn's threads.
+            .env_remove("OMP_WAIT_POLICY")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()?;
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("python3: {error}")))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             unreachable!("both are piped")
         };

@@ -65,10 +65,9 @@ impl fmt::Display for Error {
             Self::Weights(error) => error.fmt(f),
             Self::File { file, what } => write!(f, "{}: {what}", file.display()),
             Self::Backend(error) => error.fmt(f),
-            Self::FloatOutput { backend } => write!(
-                f,
-                "scales: got dynamic, expected dynamic-int8 or a file of static scales: {backend} has no output in floats"
-            ),
+            Self::FloatOutput { backend } => {
+                write!(f, "scales: got dynamic, expected dynamic-int8 or static: {backend} has no output in floats")
+            }
             Self::Quantise { site, tensor, error } => write!(f, "{site}, {tensor}: {error}"),
             Self::Parameters { site, error } => write!(f, "{site}: {error}"),
             Self::NotFinite(error) => error.fmt(f),

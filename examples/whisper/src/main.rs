@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use attn::backend::Options;
+use attn::backend::{BackendKind, Options};
 use attn_ref::torch::{Method, set_threads};
 use attn_whisper::{
     attention::{Attention, Choice, Integer, ScaleRule, Torch},
@@ -41,9 +41,9 @@ struct Cli {
     /// others are the backends of attn.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = choices())]
     attention: Choice,
-    /// Where the scales of integers come from.
-    #[arg(long, value_name = "RULE", default_value = "dynamic")]
-    scales: Rule,
+    /// Where the scales of integers come from; `dynamic` if not given, but `static` for `npu`, which has no output in floats.
+    #[arg(long, value_name = "RULE", conflicts_with_all = ["table", "bench", "calibrate"])]
+    scales: Option<Rule>,
     /// Static scales, and by how much channels differ, which is evened out in the weights for integers.
     #[arg(long, value_name = "FILE.json", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/calibration.json"))]
     calibration: PathBuf,
@@ -51,7 +51,7 @@ struct Cli {
     #[arg(long)]
     unbalanced: bool,
     /// The decoder's attention is computed like the encoder's, not in float32.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["table", "bench", "calibrate"])]
     decoder: bool,
     /// Threads of libtorch and of attn; one for each core if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -118,11 +118,23 @@ fn choices() -> impl TypedValueParser<Value = Choice> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    run(&cli).unwrap_or_else(|error| {
-        let _ = writeln!(io::stderr(), "whisper: {}", error.to_string().replace('\n', "\\n"));
-        ExitCode::from(USAGE)
-    })
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(text) if !text.use_stderr() => text.exit(),
+        Err(error) => {
+            let error = error.to_string();
+            let lines = error.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
+            return refuse(&lines.collect::<Vec<_>>().join("; "));
+        }
+    };
+    run(&cli).unwrap_or_else(|error| refuse(&error.to_string()))
+}
+
+/// Says in one line what is wrong.
+fn refuse(error: &str) -> ExitCode {
+    let error = error.strip_prefix("error: ").unwrap_or(error).replace('\n', "\\n");
+    let _ = writeln!(io::stderr(), "whisper: {error}");
+    ExitCode::from(USAGE)
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
@@ -136,20 +148,31 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         calibrate(&Transcriber::read(&cli.model, None)?, clips, path)?;
         return Ok(ExitCode::SUCCESS);
     }
+    let name = cli.attention.name();
+    if (cli.mode.bench || cli.mode.capture.is_some() || cli.mode.pictures.is_some()) && clips.len() > 1 {
+        return Err(format!("got {} recordings, expected 1 with --bench, --capture and --pictures", clips.len()).into());
+    }
     let kind = match cli.attention {
+        Choice::Integer(_) if cli.mode.capture.is_some() => {
+            return Err(format!("--capture: got --attention {name}, expected float or sdpa").into());
+        }
         Choice::Integer(kind) => kind,
+        Choice::Torch(_) if cli.scales.is_some() || cli.unbalanced => {
+            let option = if cli.unbalanced { "--unbalanced" } else { "--scales" };
+            return Err(format!("{option}: got --attention {name}, expected a backend of attn").into());
+        }
         Choice::Torch(_) if cli.mode.table || cli.mode.bench || cli.mode.pictures.is_some() => {
-            return Err(format!("got --attention {}, expected a backend of attn", cli.attention.name()).into());
+            return Err(format!("got --attention {name}, expected a backend of attn").into());
         }
         Choice::Torch(method) => {
             let models = Models::read(&cli.model, None)?;
-            let label = cli.attention.name();
-            return transcribe(cli, &models, &clips, label, &mut Torch(method)).map(|()| ExitCode::SUCCESS);
+            return transcribe(cli, &models, &clips, (name, true), &mut Torch(method)).map(|()| ExitCode::SUCCESS);
         }
     };
     let options = Options { xclbin: cli.xclbin.clone(), timeout: Some(Duration::from_secs(cli.timeout)) };
     let calibration = Rc::new(Calibration::read(&cli.calibration)?);
-    let rule = match cli.scales {
+    let default = if kind == BackendKind::Npu { Rule::Static } else { Rule::Dynamic };
+    let rule = match cli.scales.unwrap_or(default) {
         Rule::Dynamic => ScaleRule::Dynamic,
         Rule::DynamicInt8 => ScaleRule::DynamicInt8,
         Rule::Static if cli.unbalanced => {
@@ -168,7 +191,11 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(if table.different == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     if cli.mode.bench {
+        if integer.is_emulated() {
+            return Err("--bench: got an emulated device, whose times say nothing".into());
+        }
         let threads = cli.threads.unwrap_or_else(|| rayon::current_num_threads() as u16);
+        set_threads(threads);
         let mut contestants = vec![
             Contestant { name: "`sdpa`".to_owned(), attention: Box::new(Torch(Method::Fused)), is_balanced: false },
             Contestant { name: "`float`".to_owned(), attention: Box::new(Torch(Method::Plain)), is_balanced: false },
@@ -185,7 +212,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     let label = integer.label();
-    transcribe(cli, &models, &clips, &label, &mut integer)?;
+    let has_times = !integer.is_emulated();
+    transcribe(cli, &models, &clips, (&label, has_times), &mut integer)?;
     if let Some(folder) = &cli.mode.pictures {
         let mut float = Torch(Method::Plain);
         let mut capture = Capture::new(&mut float);
@@ -200,7 +228,7 @@ fn transcribe(
     cli: &Cli,
     models: &Models,
     clips: &[Clip],
-    label: &str,
+    label: (&str, bool),
     attention: &mut dyn Attention,
 ) -> Result<(), Box<dyn Error>> {
     for clip in clips {

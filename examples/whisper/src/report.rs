@@ -75,11 +75,17 @@ fn windows(float: &Transcriber, clip: &Clip) -> Result<Vec<Window>, Error> {
     clip.samples.chunks(WINDOW_SAMPLES).map(window).collect()
 }
 
-/// One recording with one attention in the encoder, layer by layer, beside float attention.
+/// One recording with one attention in the encoder, layer by layer, beside float attention; without its times if it has none that
+/// say something.
 ///
 /// # Errors
 /// What attention says.
-pub fn layers(models: &Models, clip: &Clip, label: &str, attention: &mut dyn Attention) -> Result<String, Error> {
+pub fn layers(
+    models: &Models,
+    clip: &Clip,
+    (label, has_times): (&str, bool),
+    attention: &mut dyn Attention,
+) -> Result<String, Error> {
     let model = &models.integer.model;
     let windows = windows(&models.float, clip)?;
     let mut agreements = vec![Agreement::default(); LAYERS + 1];
@@ -116,12 +122,8 @@ pub fn layers(models: &Models, clip: &Clip, label: &str, attention: &mut dyn Att
         let (mean, max) =
             error.map_or_else(Default::default, |(mean, max)| (format!("{mean:.3} LSB"), format!("{max:.2}")));
         let (cosine, l2) = (cosine(agreement), l2(agreement));
-        let _ = writeln!(
-            text,
-            "| {name} | {mean} | {max} | {cosine} | {l2} | {} | {} |",
-            milliseconds(own),
-            milliseconds(float)
-        );
+        let own = if has_times { milliseconds(own) } else { "emulated".to_owned() };
+        let _ = writeln!(text, "| {name} | {mean} | {max} | {cosine} | {l2} | {own} | {} |", milliseconds(float));
     };
     for (layer, (errors, agreement)) in errors.iter().zip(&agreements).enumerate() {
         row(&layer.to_string(), Some((errors.mae, errors.max_error)), agreement, own[layer], float[layer]);
@@ -245,6 +247,7 @@ pub fn table(
             outcome("static", integer, &mut fixed)?,
         ];
         let unbalanced = outcome("dynamic, channels not balanced", float, &mut dynamic)?;
+        let saturated = fixed.take_saturated();
         let floor = outcome("float attention on int8", integer, &mut Int8Inputs)?;
         for (layer, agreement) in by_layer.iter_mut().enumerate() {
             for window in &windows {
@@ -257,7 +260,7 @@ pub fn table(
         for outcome in balanced.iter().chain([&unbalanced, &floor]) {
             let _ = write!(encoder, " {}{} |", l2(&outcome.agreement), if outcome.is_same { "" } else { " **≠**" });
         }
-        encoder += "\n";
+        let _ = writeln!(encoder, " {:.4} % |", 100.0 * saturated);
         let tokens: usize = windows.iter().map(|window| window.heard.tokens.len()).sum();
         let _ = write!(decoder, "| {} | {tokens} |", clip.name);
         for outcome in &balanced {
@@ -278,8 +281,8 @@ pub fn table(
         "Backend `{}`. Calibrated on: {recordings}.\n\n\
          Self-attention of the encoder in integers, all else in float32. Relative L2 of the encoder's output, marked where the text \
          differs:\n\n\
-         | recording | s | dynamic: cosine | dynamic | dynamic, int8 out | static | dynamic, not balanced | float attention on int8 |\n\
-         |---|---|---|---|---|---|---|---|\n{encoder}\n\
+         | recording | s | dynamic: cosine | dynamic | dynamic, int8 out | static | dynamic, not balanced | float attention on int8 | static: saturated |\n\
+         |---|---|---|---|---|---|---|---|---|\n{encoder}\n\
          The same of all recordings together, with the integers (dynamic) in one layer only:\n\n\
          | layer 0 | 1 | 2 | 3 | 4 | 5 |\n|---|---|---|---|---|---|\n| {by_layer} |\n\n\
          Self- and cross-attention of the decoder in integers too: whether the text is the same, errors of the two attentions in LSB \

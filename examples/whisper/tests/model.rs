@@ -20,23 +20,23 @@ use attn_whisper::{
 };
 use tch::Tensor;
 
-/// What is said in the recordings that continuous integration makes, as float attention hears it; two are not speech.
-const HEARD: [(&str, &str); 6] = [
+/// What float attention hears in the recordings that continuous integration makes; none where a program speaks, whose next version may
+/// do so otherwise. Two are not speech.
+const HEARD: [(&str, Option<&str>); 6] = [
     (
         "novel",
-        "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do for them. He was \
+        Some(
+            "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do for them. He was \
          not an ill-disposed young man. Unless to be rather cold-hearted and rather selfish is to be ill-disposed. Had he married \
          a more amiable woman, he might have been made still more respectable than he was. He might even have been made amiable \
          himself.",
+        ),
     ),
-    ("cards", "8 of spades, 4 of close, 7 of hearts."),
-    ("go-forward", "Go forward 10 meters."),
-    (
-        "synthetic-english",
-        "Attention ways the mail you buy how well each key answers the query and vintage or how it takes.",
-    ),
-    ("silence", "you"),
-    ("noise", ""),
+    ("cards", Some("8 of spades, 4 of close, 7 of hearts.")),
+    ("go-forward", Some("Go forward 10 meters.")),
+    ("synthetic-english", None),
+    ("silence", Some("you")),
+    ("noise", Some("")),
 ];
 
 fn below_root(path: &str) -> PathBuf {
@@ -89,7 +89,8 @@ fn integers_hear_the_same_as_floats() {
         let mut float = Torch(Method::Plain);
         let truth = encode(&models.float, &mut float);
         let heard = models.float.decode(&truth, &mut float).expect("computes");
-        assert_eq!(heard.text, expected, "{name}, float");
+        assert!(expected.is_none_or(|expected| expected == heard.text), "{name}, float: {}", heard.text);
+        let expected = heard.text;
         for integer in &mut integers {
             let label = integer.label();
             let encoded = encode(&models.integer, integer);
@@ -108,7 +109,7 @@ fn integers_hear_the_same_as_floats() {
 }
 
 fn expected_text(name: &str) -> &'static str {
-    HEARD.iter().find(|(of, _)| *of == name).expect("known").1
+    HEARD.iter().find(|(of, _)| *of == name).and_then(|(_, heard)| *heard).expect("known")
 }
 
 #[test]
@@ -191,7 +192,16 @@ fn what_is_wrong_is_said_in_a_line() {
         (&[&sound, "--model", &folder, "--attention", "sdpa"], "model.bin: No such file"),
         (&[&sound, "--calibration", "no.json"], "whisper: no.json: No such file"),
         (&[&sound, "--calibration", &text], "text.wav: no calibration: expected ident"),
-        (&[&sound, "--attention", "npu", "--scales", "static"], "xclbin"),
+        (&[&sound, "--attention", "npu"], "xclbin"),
+        (&[&sound, "--attention", "float", "--scales", "static"], "--scales: got --attention float"),
+        (
+            &[&sound, "--attention", "foo"],
+            "invalid value 'foo' for '--attention <NAME>'; [possible values: float, sdpa,",
+        ),
+        (&[], "the following required arguments were not provided"),
+        (&[&sound, &sound, "--bench"], "got 2 recordings, expected 1"),
+        (&[&sound, "--capture", "x.npz"], "--capture: got --attention auto, expected float or sdpa"),
+        (&[&sound, "--table", "--decoder"], "cannot be used with"),
         (&[&sound, "--unbalanced", "--scales", "static"], "--unbalanced: got --scales static"),
         (&[&sound, "--attention", "float", "--table"], "got --attention float, expected a backend of attn"),
     ] {
