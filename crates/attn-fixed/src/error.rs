@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn messages_say_what_was_given_and_what_is_accepted() {
         let not_finite = QuantiseError::NotFinite { index: 3, got: f32::INFINITY };
-        let cases: [(Box<dyn Error>, &str); 14] = [
+        let cases: [(Box<dyn Error>, &str); 15] = [
             (ParameterError::Dim { got: 7 }.into(), "head dimension: got 7, expected 8 to 256"),
             (
                 ParameterError::Scale { tensor: Tensor::Query, got: -0.5 }.into(),

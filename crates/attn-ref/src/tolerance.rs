@@ -317,6 +317,8 @@ mod tests {
             Tolerance { min_within_1: Some(0.999), max_correlation_loss: Some(0.0002), ..NONE },
             Tolerance { max_mae: Some(0.05), max_error: Some(1.0), ..NONE },
             Tolerance { min_correlation: Some(0.9999), max_mae: Some(0.25), ..NONE },
+            Tolerance { min_correlation: Some(0.999), ..NONE },
+            Tolerance { max_error: Some(0.016), ..NONE },
             Tolerance { max_error: Some(1e-12), ..NONE },
             Tolerance { max_error: Some(1e-13), ..NONE },
             Tolerance { max_error: Some(5.6e-6), ..NONE },
