@@ -119,8 +119,8 @@ pub const FLOATS_OF_FLOATS: Tolerance =
 
 /// The output of Whisper-base's encoder with attention in integers, all forms of scales, against the same in floats.
 ///
-/// Source: what an encoder of int8 loses that hears the same all the same: `CTranslate2`'s on this model has 0.9980 to 0.9989
-/// (docs/whisper.md). Measured with integers in attention: 0.9993 at least.
+/// Source: what an encoder of int8 loses that hears the same all the same: `CTranslate2`'s on this model has 0.9989 on a
+/// recording (docs/whisper.md). Measured with integers in attention alone: 0.9993 at least.
 pub const WHISPER_ENCODER: Tolerance = Tolerance { name: "Whisper encoder", min_correlation: Some(0.999), ..NONE };
 
 /// Queries, keys and values of Whisper-base, `f16`, captured again, perhaps by another libtorch on another processor.

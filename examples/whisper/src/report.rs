@@ -143,8 +143,8 @@ struct Outcome {
     is_same_in_decoder: bool,
     /// Of the decoder's attentions.
     errors: [Option<Metrics>; 2],
-    /// Largest change of the log probability of a token that was said, with integers in the decoder and where all tokens are the same.
-    drift: f64,
+    /// Largest change of the log probability of a token that was said, with integers in the decoder; none where tokens differ.
+    drift: Option<f64>,
 }
 
 /// Every recording with every form of integers, in the encoder, and in the decoder too, beside float attention.
@@ -176,7 +176,7 @@ impl Maker<'_> {
             is_same: true,
             is_same_in_decoder: true,
             errors: [None, None],
-            drift: 0.0,
+            drift: Some(0.0),
         };
         let mut encoded = Vec::new();
         for window in windows {
@@ -189,10 +189,9 @@ impl Maker<'_> {
             outcome.is_same &= self.compare(&clip.name, what, &got, heard);
             let got = model.decode(encoded, &mut probe)?;
             outcome.is_same_in_decoder &= self.compare(&clip.name, &format!("{what}, decoder too"), &got, heard);
-            if got.tokens == heard.tokens {
-                let pairs = got.log_probabilities.iter().zip(&heard.log_probabilities);
-                outcome.drift = pairs.fold(outcome.drift, |drift, (got, expected)| drift.max((got - expected).abs()));
-            }
+            let pairs = got.log_probabilities.iter().zip(&heard.log_probabilities);
+            let drift = pairs.map(|(got, expected)| (got - expected).abs()).fold(0.0, f64::max);
+            outcome.drift = outcome.drift.filter(|_| got.tokens == heard.tokens).map(|largest| largest.max(drift));
         }
         outcome.errors = [Stage::DecoderSelf, Stage::DecoderCross].map(|stage| probe.stage(stage));
         Ok(outcome)
@@ -268,7 +267,8 @@ pub fn table(
             for errors in outcome.errors.iter().flatten() {
                 let _ = write!(decoder, " {:.2} / {:.1} |", errors.mae, errors.max_error);
             }
-            let _ = write!(decoder, " {:.3} |", outcome.drift);
+            let drift = outcome.drift.map_or("–".to_owned(), |drift| format!("{drift:.3}"));
+            let _ = write!(decoder, " {drift} |");
         }
         decoder += "\n";
         let heard: Vec<_> = windows.iter().map(|window| window.heard.text.as_str()).collect();
