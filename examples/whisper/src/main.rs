@@ -194,26 +194,16 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
         if integer.is_emulated() {
             return Err("--bench: got an emulated device, whose times say nothing".into());
         }
-        let threads = cli.threads.unwrap_or_else(|| rayon::current_num_threads() as u16);
-        set_threads(threads);
-        let mut contestants = vec![
-            Contestant { name: "`sdpa`".to_owned(), attention: Box::new(Torch(Method::Fused)), is_balanced: false },
-            Contestant { name: "`float`".to_owned(), attention: Box::new(Torch(Method::Plain)), is_balanced: false },
-        ];
-        for rule in [ScaleRule::Dynamic, ScaleRule::Static(Rc::clone(&calibration))] {
-            let integer = Integer::new(kind, &options, rule)?;
-            contestants.push(Contestant { name: integer.label(), attention: Box::new(integer), is_balanced: true });
-        }
-        let folder = tempfile::tempdir()?;
-        let mel = mel::log_mel(&clips[0].samples)?;
-        let peers = cli.peers.then(|| Peers::start(&cli.model, &mel, threads, folder.path())).transpose()?;
-        let table = bench::bench(&models, &clips[0], contestants, peers, (threads, cli.rounds))?;
-        io::stdout().write_all(table.as_bytes())?;
+        bench(cli, &models, &clips[0], (kind, &options), &calibration)?;
         return Ok(ExitCode::SUCCESS);
     }
     let label = integer.label();
     let has_times = !integer.is_emulated();
     transcribe(cli, &models, &clips, (&label, has_times), &mut integer)?;
+    let saturated = integer.take_saturated();
+    if cli.mode.compare && saturated > 0.0 {
+        writeln!(io::stderr(), "{:.4} % of what was quantised exceeded its static scale", 100.0 * saturated)?;
+    }
     if let Some(folder) = &cli.mode.pictures {
         let mut float = Torch(Method::Plain);
         let mut capture = Capture::new(&mut float);
@@ -245,6 +235,34 @@ fn transcribe(
         }
     }
     Ok(())
+}
+
+/// Prints how long the encoder takes.
+fn bench(
+    cli: &Cli,
+    models: &Models,
+    clip: &Clip,
+    (kind, options): (BackendKind, &Options),
+    calibration: &Rc<Calibration>,
+) -> Result<(), Box<dyn Error>> {
+    let threads = cli.threads.unwrap_or_else(|| rayon::current_num_threads() as u16);
+    set_threads(threads);
+    let mut contestants: Vec<_> = [Method::Fused, Method::Plain]
+        .map(|method| Contestant {
+            name: format!("libtorch `{}`", Choice::Torch(method).name()),
+            attention: Box::new(Torch(method)),
+            is_balanced: false,
+        })
+        .into();
+    for rule in [ScaleRule::Dynamic, ScaleRule::Static(Rc::clone(calibration))] {
+        let integer = Integer::new(kind, options, rule)?;
+        contestants.push(Contestant { name: integer.label(), attention: Box::new(integer), is_balanced: true });
+    }
+    let folder = tempfile::tempdir()?;
+    let mel = mel::log_mel(&clip.samples)?;
+    let peers = cli.peers.then(|| Peers::start(&cli.model, &mel, threads, folder.path())).transpose()?;
+    let table = bench::bench(models, clip, contestants, peers, (threads, cli.rounds))?;
+    Ok(io::stdout().write_all(table.as_bytes())?)
 }
 
 fn calibrate(transcriber: &Transcriber, clips: Vec<Clip>, path: &Path) -> Result<(), Box<dyn Error>> {
