@@ -39,7 +39,7 @@ struct Cli {
     audio: Vec<PathBuf>,
     /// What computes the encoder's self-attention: `float` is softmax(QKᵀ)V in float32, `sdpa` libtorch's own function for it; the
     /// others are the backends of attn.
-    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = choices())]
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = choices(), conflicts_with = "calibrate")]
     attention: Choice,
     /// Where the scales of integers come from; `dynamic` if not given, but `static` for `npu`, which has no output in floats.
     #[arg(long, value_name = "RULE", conflicts_with_all = ["table", "bench", "calibrate"])]
@@ -48,7 +48,7 @@ struct Cli {
     #[arg(long, value_name = "FILE.json", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/calibration.json"))]
     calibration: PathBuf,
     /// The weights are left as they are.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["table", "bench", "calibrate"])]
     unbalanced: bool,
     /// The decoder's attention is computed like the encoder's, not in float32.
     #[arg(long, conflicts_with_all = ["table", "bench", "calibrate"])]

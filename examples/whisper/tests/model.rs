@@ -202,6 +202,9 @@ fn what_is_wrong_is_said_in_a_line() {
         (&[&sound, &sound, "--bench"], "got 2 recordings, expected 1"),
         (&[&sound, "--capture", "x.npz"], "--capture: got --attention auto, expected float or sdpa"),
         (&[&sound, "--table", "--decoder"], "cannot be used with"),
+        // Static scales are of balanced tensors.
+        (&[&sound, "--table", "--unbalanced"], "cannot be used with"),
+        (&[&sound, "--calibrate", "x.json", "--attention", "auto"], "cannot be used with"),
         (&[&sound, "--unbalanced", "--scales", "static"], "--unbalanced: got --scales static"),
         (&[&sound, "--attention", "float", "--table"], "got --attention float, expected a backend of attn"),
     ] {
