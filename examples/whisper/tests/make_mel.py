@@ -24,7 +24,7 @@ import torch
 import whisper
 
 FILE = pathlib.Path(__file__).with_name("mel.npz")
-TOLERANCE = 1e-5  # MEL_TOLERANCE in mel.rs; another processor adds up in another order
+TOLERANCE = 1e-5  # `MEL` of the table of tolerances; another processor adds up in another order
 
 
 def signal(count):

@@ -2,16 +2,11 @@
 
 use std::{fs::File, path::Path};
 
+use attn_ref::{Metrics, Tolerance, tolerance};
 use attn_whisper::mel::{BANDS, FRAMES, WINDOW_SAMPLES, filters, log_mel};
 use npyz::{Deserialize, NpyFile};
 use tch::{Kind, Tensor};
 use zip::ZipArchive;
-
-/// Largest difference from openai-whisper, whose values have a range of 2. Seen is 1.2e-7 where both use the same FFT;
-/// numpy's FFT in float32 is 3.3e-6 from it.
-const MEL_TOLERANCE: f64 = 1e-5;
-/// Largest difference of a weight; the largest weight is 0.026. Seen is 1.9e-9: librosa rounds twice.
-const FILTER_TOLERANCE: f64 = 1e-8;
 
 /// The array `name` of the committed file, in C order.
 fn fixture<T: Deserialize>(name: &str, shape: &[u64]) -> Vec<T> {
@@ -26,9 +21,10 @@ fn samples() -> Vec<f32> {
     fixture::<i16>("samples", &[WINDOW_SAMPLES as u64]).into_iter().map(|x| f32::from(x) / 32_768.0).collect()
 }
 
-fn largest_difference(got: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(got.len(), expected.len());
-    got.iter().zip(expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs()).fold(0.0, f64::max)
+fn check(got: &[f32], expected: &[f32], tolerance: Tolerance) {
+    let metrics = Metrics::of(got.iter().copied(), expected.iter().copied()).expect("of the same shape");
+    println!("largest difference {:e}, largest number {:e}", metrics.max_error, metrics.expected_range.1);
+    assert_eq!(tolerance.check(&metrics, None), []);
 }
 
 fn values(mel: &Tensor) -> Vec<f32> {
@@ -40,17 +36,13 @@ fn values(mel: &Tensor) -> Vec<f32> {
 fn mel_agrees_with_openai_whisper() {
     let got = values(&log_mel(&samples()).expect("memory"));
     let expected = fixture::<f32>("mel", &[BANDS as u64, FRAMES as u64]);
-    let difference = largest_difference(&got, &expected);
-    println!("largest difference {difference:e}");
-    assert!(difference <= MEL_TOLERANCE, "{difference:e}");
+    check(&got, &expected, tolerance::MEL);
 }
 
 #[test]
 fn filters_agree_with_librosa() {
     let (got, expected) = (filters(), fixture::<f32>("filters", &[BANDS as u64, 201]));
-    let difference = largest_difference(&got, &expected);
-    println!("largest difference {difference:e} of {:e}", expected.iter().copied().fold(0.0, f32::max));
-    assert!(difference <= FILTER_TOLERANCE, "{difference:e}");
+    check(&got, &expected, tolerance::MEL_FILTERS);
 }
 
 #[test]
@@ -71,5 +63,5 @@ fn the_script_has_the_tolerance() {
     let script = include_str!("make_mel.py");
     let stated = script.lines().find_map(|line| line.strip_prefix("TOLERANCE = ")).expect("a tolerance");
     let stated: f64 = stated.split_whitespace().next().expect("a number").parse().expect("a number");
-    assert!(stated == MEL_TOLERANCE);
+    assert_eq!(Some(stated), tolerance::MEL.max_error);
 }
