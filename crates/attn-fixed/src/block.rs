@@ -6,6 +6,7 @@
 use crate::{
     BLOCK, MAX_DIM, Parameters,
     arith::rsh,
+    bounds,
     exp2::{ONE, exp2},
     types::{Distance, Fraction, Power, Probability},
 };
@@ -18,6 +19,7 @@ pub const MAX_SCORE: i32 = 128 * 128 * MAX_DIM as i32;
 pub fn scores(query: &[i8], keys: &[i8], scores: &mut [i32]) {
     for (score, key) in scores.iter_mut().zip(keys.chunks_exact(query.len().max(1))) {
         *score = query.iter().zip(key).map(|(&q, &k)| i32::from(q) * i32::from(k)).sum();
+        debug_assert!(bounds::SCORE.contains((*score).into()));
     }
 }
 
@@ -74,6 +76,7 @@ impl Weights {
         let rounded: i32 = self.powers.iter().map(|&power| i32::from(probability(power).to_bits())).sum();
         // One probability step is 128 power steps.
         let error = (exact - rounded * 128).abs();
+        debug_assert!(bounds::ROUNDING.contains((error * ROUNDING_PARTS).into()));
         if rounded >= DOMINATED_BELOW && error * ROUNDING_PARTS <= rounded * 128 {
             return 0;
         }
@@ -102,15 +105,17 @@ pub fn distance(parameters: &Parameters, below: i32) -> Distance {
 }
 
 /// A score in octaves, with the fraction bits of [`Distance`] and **the same multiplier**: with another rounding of it,
-/// blocks would disagree by a fraction of an octave. Fits an `i32` by the bound in [`scale`](crate::scale).
+/// blocks would disagree by a fraction of an octave. Fits an `i32`: [`bounds::OCTAVES`].
 #[inline]
 fn octaves(parameters: &Parameters, score: i32) -> i32 {
     let shift = parameters.score_shift() + 16;
     let product = i64::from(score) * i64::from(parameters.score_multiplier().to_bits());
-    ((product + (1 << (shift - 1))) >> shift) as i32
+    let octaves = (product + (1 << (shift - 1))) >> shift;
+    debug_assert!(bounds::OCTAVES.contains(octaves));
+    octaves as i32
 }
 
-/// `exp2` of less than an octave, rounded to 9 bits: as many as keep [`row`](crate::row)'s products below 2^30.
+/// `exp2` of less than an octave, rounded to 9 bits: as many as keep [`bounds::BLOCK_PRODUCTS`] below 2^30.
 #[inline]
 #[must_use]
 pub fn fraction(lack: Distance) -> Fraction {

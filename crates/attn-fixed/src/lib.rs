@@ -23,7 +23,7 @@
 //!   `n`. A row that sees no key is all zeros.
 //! - **Accuracy.** At least 99.9 % of elements within ±1 of float64 attention on the same int8 tensors, rounded to int8
 //!   (`attn validate` shows it; `docs/arithmetic.md` has the measurements behind each width).
-//! - **Overflow.** None, for any input: `const` assertions beside each step state the bounds.
+//! - **Overflow.** None, for any input: [`bounds`] computes how far every intermediate reaches when the crate is compiled.
 //! - **Errors.** Every wrong input of [`attend`], [`attend_tile`], [`Heads`], [`Parameters`] and the quantisers is a typed error
 //!   with what was given and what is accepted; they never panic. The single steps, which are public for backends and
 //!   their tests, state the ranges that they rely on.
@@ -32,6 +32,7 @@
 
 mod arith;
 pub mod block;
+pub mod bounds;
 mod error;
 pub mod exp2;
 mod heads;

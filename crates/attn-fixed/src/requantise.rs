@@ -3,6 +3,7 @@
 use crate::{
     Parameters,
     arith::rsh,
+    bounds,
     types::{OutputMultiplier, Reciprocal},
 };
 
@@ -37,7 +38,7 @@ pub struct Requantiser {
     pub narrow: u32,
     /// Factor.
     pub multiplier: OutputMultiplier,
-    /// Second shift, 11 to 21, to an 8-bit signed value (saturated).
+    /// Second shift, 12 to 21, to an 8-bit signed value (saturated).
     pub widen: u32,
 }
 
@@ -49,12 +50,11 @@ impl Requantiser {
         const ROUNDING: u32 = 1 << (MULTIPLIER_DROPPED - 1);
         let log2 = sum.max(1).ilog2() as i32;
         let reciprocal = reciprocal((sum >> (log2 - MANTISSA_BITS as i32)) as u16);
-        // Both factors have 16 bits, the product 31 or 32, and the multiplier 15.
-        const { assert!((u16::MAX as u32 * u16::MAX as u32 + ROUNDING) >> MULTIPLIER_DROPPED == i16::MAX as u32) };
         let product = u32::from(reciprocal.to_bits()) * u32::from(parameters.gain().to_bits());
         let multiplier = ((product + ROUNDING) >> MULTIPLIER_DROPPED) as i16;
         let shift = log2 + OUTPUT_BITS - parameters.gain_exponent();
         let narrow = (shift - NARROW_SHIFT).max(0);
+        debug_assert!(bounds::NARROW.contains(narrow.into()) && bounds::WIDEN.contains((shift - narrow).into()));
         Self {
             narrow: narrow as u32,
             multiplier: OutputMultiplier::from_bits(multiplier),
@@ -106,7 +106,7 @@ mod tests {
         for (gain, sum) in gains.into_iter().flat_map(|gain| sums.clone().map(move |sum| (gain, sum))) {
             let p = Parameters::new(64, Scales { query: 1.0, key: 1.0, value: gain, out: 1.0 }).expect("in range");
             let requantiser = Requantiser::new(&p, sum);
-            assert!(requantiser.narrow <= 31 && (11..=21).contains(&requantiser.widen), "{gain} {sum}");
+            assert!(requantiser.narrow <= 31 && (12..=21).contains(&requantiser.widen), "{gain} {sum}");
             // The whole range of the accumulator, and that of the output.
             let ranges = [f64::from(sum), f64::from(sum) / f64::from(gain).max(1.0)];
             for (range, step) in ranges.into_iter().flat_map(|range| (-1000..=1000).map(move |step| (range, step))) {

@@ -10,14 +10,14 @@
 //!
 //! ## Bounds
 //! `|Σ p·v| <= 128 · Σ p`, rounding is monotone and the same shifts are applied to both, hence `|accumulator| <= sum`
-//! always; and the reference rises by one octave whenever the sum reaches 2^29, so that any number of keys fits. A block
-//! without a visible key is skipped altogether: it does not raise the reference either.
+//! always; and the reference rises by one octave whenever the sum reaches 2^29, so that any number of keys fits
+//! ([`bounds`] computes with both). A block without a visible key is skipped altogether: it does not raise the reference either.
 
 use crate::{
-    BLOCK, MAX_KEYS, Output, Parameters,
+    BLOCK, Output, Parameters,
     arith::rsh,
     block::{Weights, probability},
-    types::Probability,
+    bounds,
 };
 
 /// The reference rises when the sum reaches 2^29.
@@ -35,22 +35,6 @@ pub const NO_REFERENCE: i32 = -(1 << 24);
 
 /// Bits that the sum has below the accumulator: that of the largest value, 128, makes their bounds equal.
 pub const VALUE_BITS: u32 = 7;
-
-// The bounds of the arithmetic, for any input.
-const _: () = {
-    let sum = (Probability::MAX.to_bits() as i64 * BLOCK as i64) << VALUE_BITS; // of one block; bounds |Σ p·v| too
-    let block = sum * 510; // times the largest fraction
-    assert!(block + (1 << 30) < 1 << 31, "rounding by any shift up to 31");
-    assert!(block < 1 << 30, "a shift by 31 leaves nothing");
-    let merged = block >> MERGE_SHIFT; // what one block adds at most
-    let most = (1 << SUM_BITS) + merged; // the sum before it, below 2^29, and one block
-    assert!(most < 1 << (SUM_BITS + 1), "the sum raises the reference by one octave at most");
-    assert!((most + 1) / 2 + merged <= most, "and that makes room for a block");
-    assert!(most + (1 << 30) < 1 << 31, "rounding the sum by any shift up to 31");
-    // The lowest reference that a block can have stays above NO_REFERENCE, the highest has room for every rise.
-    assert!(NO_REFERENCE < -(1 << (31 - 11)));
-    assert!((1 << (31 - 11)) + 2 * (MAX_KEYS / BLOCK) as i64 <= i32::MAX as i64);
-};
 
 /// The running state of one row.
 #[derive(Debug)]
@@ -117,6 +101,8 @@ impl<'a> Row<'a> {
                 *product += p * i32::from(v);
             }
         }
+        debug_assert!(bounds::PROBABILITIES.contains(sum.into()));
+        debug_assert!(self.products.iter().all(|&product| bounds::PRODUCTS.contains(product.into())));
 
         let reference = self.reference_with(weights);
         let lower = (reference - self.reference).min(31) as u32;
@@ -128,6 +114,8 @@ impl<'a> Row<'a> {
         }
         self.sum = merge(self.sum, sum << VALUE_BITS);
         self.reference = reference;
+        debug_assert!(bounds::SUM.contains(self.sum.into()) && bounds::REFERENCE.contains(reference.into()));
+        debug_assert!(self.accumulator.iter().all(|accumulator| accumulator.abs() <= self.sum));
     }
 
     /// Writes the row, `[dim]`: the accumulator over the sum; zeros if no key was seen.

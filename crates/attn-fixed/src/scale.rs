@@ -1,7 +1,7 @@
 //! Float scales in, fixed-point parameters out.
 
 use crate::{
-    MAX_DIM, MAX_SCORE, MIN_DIM, ParameterError, Tensor,
+    MAX_DIM, MIN_DIM, ParameterError, Tensor, bounds,
     types::{Distance, OutputGain, ScoreMultiplier},
 };
 
@@ -15,17 +15,7 @@ pub const MIN_GAIN: f64 = 1.0 / 65_536.0;
 pub const MAX_GAIN: f64 = 65_536.0;
 
 /// A score shift beyond this would leave nothing of any score.
-const MAX_SCORE_SHIFT: i32 = 24;
-
-// The block maximum in octaves with the fraction bits of `Distance` fits an i32, for every dimension:
-// MAX_SCORE is 2^14 · MAX_DIM, and a score is worth scale · log2(e) / sqrt(dim) = (scale · sqrt(dim)) · log2(e) / dim.
-const _: () = {
-    let octaves = MAX_SCORE_SCALE * core::f64::consts::LOG2_E * (MAX_SCORE / MAX_DIM as i32) as f64;
-    let rounding = 1.0 + 1.0 / 32_768.0;
-    assert!(octaves * rounding * ((1_u32 << Distance::FRAC_NBITS) as f64) < 2_147_483_647.0);
-    // MAX_SCORE << MAX_SCORE_SHIFT vanishes: both ends of the shift are harmless.
-    assert!((2 * MAX_SCORE) >> MAX_SCORE_SHIFT == 0);
-};
+pub(crate) const MAX_SCORE_SHIFT: i32 = 24;
 
 /// What one step of each int8 tensor is worth, as a float: `value = scale · int8`.
 ///
@@ -95,6 +85,8 @@ impl Parameters {
         let steps = scale * inverse_sqrt * core::f64::consts::LOG2_E * power_of_two(Distance::FRAC_NBITS as i32);
         let score_shift = (-exponent(steps) - 1).min(MAX_SCORE_SHIFT);
         let gain_exponent = exponent(gain) + 1;
+        debug_assert!(bounds::SCORE_SHIFT.contains(score_shift.into()));
+        debug_assert!(bounds::GAIN_EXPONENT.contains(gain_exponent.into()));
         Ok(Self {
             dim: dim as u16,
             score_multiplier: ScoreMultiplier::from_bits(mantissa(steps, -score_shift)),
@@ -148,7 +140,7 @@ fn inverse_sqrt(dim: usize) -> f64 {
 }
 
 /// `floor(log2 x)` of a positive, normal `x`.
-const fn exponent(x: f64) -> i32 {
+pub(crate) const fn exponent(x: f64) -> i32 {
     (x.to_bits() >> 52) as i32 - 1023
 }
 

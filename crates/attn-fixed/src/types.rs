@@ -1,6 +1,6 @@
 //! The quantities that have a binary point, each with its range: the widths of the arithmetic, told by types.
 //!
-//! Scores, sums and accumulators are plain `i32`; their bounds stand as `const` assertions where they are computed.
+//! Scores, sums and accumulators are plain `i32`; how far they reach stands in [`bounds`](crate::bounds).
 
 use fixed::{
     FixedU16,
