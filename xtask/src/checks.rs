@@ -1,9 +1,6 @@
 //! The checks of `cargo xtask test`, each with its own set-up below `target/`.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{path::PathBuf, process::Stdio};
 
 use attn_cpu::Isa;
 use attn_npu::Kernel;
@@ -13,6 +10,9 @@ use crate::run::Run;
 /// Compares snapshots; the same version as the library `insta`.
 const CARGO_INSTA: &str = "1.49.0";
 
+/// Builds every choice of features.
+const CARGO_HACK: &str = "0.6.46";
+
 /// The member that is not built without libtorch; the check `whisper-base` has its tests and lints.
 const NEEDS_LIBTORCH: &str = "attn-whisper";
 
@@ -21,14 +21,9 @@ const NUMPY: &str = "2.4.6";
 
 /// All tests of the workspace; a snapshot that differs or that no test names is a failure.
 pub(crate) fn unit(run: &mut Run) -> Result<(), String> {
-    let tools = run.root.join("target/tools");
-    let insta = tools.join("bin/cargo-insta");
-    if !has_version(run, &insta, CARGO_INSTA) {
-        let root = tools.display().to_string();
-        run.cargo(&["install", "cargo-insta", "--version", CARGO_INSTA, "--locked", "--root", &root])?;
-    }
+    let insta = tool(run, "cargo-insta", CARGO_INSTA)?;
     let arguments = ["insta", "test", "--workspace", "--exclude", NEEDS_LIBTORCH, "--check", "--unreferenced=reject"];
-    run.run(run.command(&insta.display().to_string(), &arguments))?;
+    run.run(run.command(&insta, &arguments))?;
     // Their tests say so too, where nobody reads it.
     let (here, missing): (Vec<_>, Vec<_>) = Isa::ALL.into_iter().partition(|isa| isa.is_available());
     for isa in missing {
@@ -45,25 +40,28 @@ pub(crate) fn unit(run: &mut Run) -> Result<(), String> {
     Ok(())
 }
 
-fn has_version(run: &Run, program: &Path, version: &str) -> bool {
-    run.command(&program.display().to_string(), &["--version"])
+/// A program of cargo's in exactly this version, installed below `target/tools`.
+pub(crate) fn tool(run: &mut Run, name: &str, version: &str) -> Result<String, String> {
+    let tools = run.root.join("target/tools");
+    let program = tools.join("bin").join(name).display().to_string();
+    let is_installed = run
+        .command(&program, &["--version"])
         .output()
-        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().ends_with(version))
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().ends_with(version));
+    if !is_installed {
+        let root = tools.display().to_string();
+        // It starts sooner than it would be optimised.
+        run.cargo(&["install", name, "--version", version, "--locked", "--debug", "--root", &root])?;
+    }
+    Ok(program)
 }
 
-/// Optimised code with overflow checks: the properties at the extremes, the conformance suite, and every case of
-/// `attn validate` on the specification and on the fastest backend.
+/// Optimised code with overflow checks: functions of one argument on everything that it can be, the properties at the extremes, the
+/// conformance suite, and every case of `attn validate` on the specification and on the fastest backend.
 pub(crate) fn release_checked(run: &mut Run) -> Result<(), String> {
-    run.cargo(&[
-        "test",
-        "--profile",
-        "release-checked",
-        "--package",
-        "attn-fixed",
-        "--package",
-        "attn-cpu",
-        "--tests",
-    ])?;
+    let arithmetic = ["--package", "attn-fixed", "--package", "attn-cpu", "--package", "attn-npu"];
+    let test = ["test", "--profile", "release-checked"];
+    run.cargo(&[&test[..], &arithmetic, &["--tests", "--", "--include-ignored"]].concat())?;
     run.cargo(&["test", "--profile", "release-checked", "--package", "attn", "--test", "conformance"])?;
     for backend in ["scalar", "auto"] {
         run.cargo(&[
@@ -144,19 +142,20 @@ pub(crate) fn fuzz(run: &mut Run) -> Result<(), String> {
     Ok(())
 }
 
-/// The library without the command's dependencies, and the crates that are used alone; nobody builds libtorch's parts who
-/// did not ask for them.
+/// Every crate with every choice of its features; nobody builds libtorch's parts who did not ask for them. What needs XRT or libtorch
+/// to build is left to the checks that install them.
 pub(crate) fn features(run: &mut Run) -> Result<(), String> {
-    run.cargo(&["check", "--package", "attn", "--lib", "--no-default-features"])?;
-    run.cargo(&["check", "--package", "attn-ref"])?;
-    run.cargo(&["check", "--package", "attn-ref", "--features", "serde"])?;
-    run.cargo(&["check", "--package", "attn-fixed"])?;
-    run.cargo(&["check", "--package", "attn-cpu", "--no-default-features"])?;
-    run.cargo(&["check", "--package", "attn-npu"])?;
-    run.cargo(&["check", "--package", "attn-npu", "--features", "serde"])?;
-    run.cargo(&["check", "--package", "attn-npu", "--features", "build"])?;
-    run.cargo(&["check", "--package", "attn-npu", "--features", "runtime"])?;
-    run.cargo(&["check", "--package", "attn", "--lib", "--no-default-features", "--features", "npu"])?;
+    let hack = tool(run, "cargo-hack", CARGO_HACK)?;
+    let powerset = [
+        "hack",
+        "check",
+        "--feature-powerset",
+        "--exclude-features",
+        "torch,xrt,xrt-shim",
+        "--ignore-unknown-features",
+    ];
+    let packages = ["attn-fixed", "attn-cpu", "attn-npu", "attn-ref", "attn"].map(|package| ["--package", package]);
+    run.run(run.command(&hack, &[&powerset[..], packages.as_flattened()].concat()))?;
     let tree = run.command(&Run::cargo_program(), &["tree", "--package", "attn", "--prefix", "none"]).output();
     let tree = tree.map_err(|error| format!("`cargo tree`: {error}"))?;
     let has_torch = |line: &str| line.split(' ').next().is_some_and(|package| package.contains("torch"));

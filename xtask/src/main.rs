@@ -8,6 +8,7 @@ mod instructions;
 mod kernels;
 mod libtorch;
 mod npu;
+mod release;
 mod run;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod step;
@@ -22,9 +23,10 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
   test             everything below but lint, with its own set-up (what continuous integration calls)
   unit             all tests of the workspace, snapshots compared and none unreferenced
-  release-checked  the arithmetic, the suite and `attn validate`, optimised and with overflow checks
+  release-checked  the arithmetic, on whole domains too, the suite and `attn validate`, optimised and with overflow checks
   sanitizer        the unsafe code under AddressSanitizer, where there is a nightly compiler
-  features         every crate builds with and without its features
+  features         every crate builds with every choice of its features
+  release          licences, bans and sources of the dependencies; packages that build by themselves; the least compiler
   generated        generated files are what attn-fixed generates today
   instructions     a tile and a head take as many instructions as on record, counted by valgrind or step by step
   numpy            fixtures, float truth, arithmetic and archives against real numpy
@@ -45,11 +47,12 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 14] = [
+const CHECKS: [(&str, Check); 15] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("sanitizer", checks::sanitizer),
     ("features", checks::features),
+    ("release", release::check),
     ("generated", generate::check),
     ("instructions", instructions::check),
     ("numpy", checks::numpy),

@@ -225,6 +225,59 @@ fn a_block_at_the_edge_of_being_dominated() {
     }
 }
 
+/// The exponential of every distance: each weighs a value of its own in a block that is not absorbed as two, and the output in
+/// floats is not rounded to 8 bits.
+#[test]
+fn the_weight_of_every_distance() {
+    const DIM: usize = 8;
+    /// Keys of each block at distances to be tested, at changing places; the others are its maximum, and have no value.
+    const TESTED: usize = 24;
+    // A key scores 127 times each of its first elements and its sixth, one step of a distance each.
+    const QUERY: [i8; DIM] = [127, 127, 127, 127, 127, 1, 0, 0];
+    let step = (DIM as f32).sqrt() / 2048.0 / std::f32::consts::LOG2_E * (1.0 + f32::EPSILON);
+    let query = QUERY.map(|x| f32::from(x) * step);
+    let scales = Scales { query: quantise(&query, &mut [0; DIM]).expect("finite"), key: 1.0, value: 1.0, out: 1.0 };
+    let parameters = Parameters::new(DIM, scales).expect("in range");
+    let key = |score: i32| -> [f32; DIM] {
+        let (mut rest, mut key) = (score, [0.0; DIM]);
+        for element in &mut key[..5] {
+            let whole = (rest / 127).clamp(-127, 127);
+            (*element, rest) = (whole as f32, rest - 127 * whole);
+        }
+        assert!(rest.abs() <= 127, "beyond the reach of the first five");
+        key[5] = rest as f32;
+        key
+    };
+    let distances: Vec<u16> = (0..=u16::MAX).collect();
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    for (i, distances) in distances.chunks(TESTED).enumerate() {
+        for j in 0..BLOCK {
+            let tested = distances.get((j + i) % BLOCK);
+            let below = tested.copied().unwrap_or(0);
+            assert_eq!(distance(&parameters, below.into()).to_bits(), below);
+            keys.extend(key(32_768 - i32::from(below)));
+            // Eight numbers, of no two keys the same.
+            values.extend((1..=DIM).map(|column| tested.map_or(0.0, |_| f32::from((j * (2 * column + 1) * 37) as i8))));
+        }
+    }
+    let kv_heads = distances.len().div_ceil(TESTED);
+    let heads = FloatHeads {
+        dim: DIM,
+        masks: &vec![Mask::new(); kv_heads],
+        kv_heads,
+        query: &query.repeat(kv_heads),
+        key: &keys,
+        value: &values,
+    };
+    let blocks = keys.chunks_exact(BLOCK * DIM).zip(values.chunks_exact(BLOCK * DIM));
+    let expected: Vec<f32> = blocks.flat_map(|(k, v)| specified_f32(DIM, [&query, k, v], &Mask::new())).collect();
+    for mut attention in available() {
+        let mut got = vec![77.0; expected.len()];
+        attention.attend_f32(heads, &mut got, &|_| ()).expect("valid heads");
+        assert_eq!(bits(&got), bits(&expected), "{:?}", attention.isa());
+    }
+}
+
 /// That the first query sees a whole block says nothing of the others where there is a boolean mask.
 #[test]
 fn a_first_query_that_sees_all() {

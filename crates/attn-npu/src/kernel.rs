@@ -231,9 +231,10 @@ mod tests {
     }
 
     #[test]
-    fn the_logarithm_of_every_power_of_two_and_its_neighbours() {
-        for x in (1..30).flat_map(|bits| [(1 << bits) - 1, 1 << bits, (1 << bits) + 1]) {
-            assert_eq!(attn_host_log2(x), x.ilog2() as i32, "{x}");
+    #[ignore = "left to `cargo xtask release-checked`"]
+    fn the_logarithm_of_every_sum() {
+        for x in 1..1 << 30 {
+            assert!(attn_host_log2(x) == x.ilog2() as i32, "{x}");
         }
     }
 

@@ -1,0 +1,108 @@
+//! What a release needs: licences, sources and bans of everything that is depended on, the compiler that is promised, and packages
+//! that build by themselves.
+
+use std::path::Path;
+
+use crate::{checks::tool, run::Run};
+
+const CARGO_DENY: &str = "0.20.2";
+
+/// Packages that are published, each behind those that it depends on.
+const PACKAGES: [&str; 6] = ["attn-fixed", "attn-cpu", "attn-libtorch", "attn-npu", "attn-ref", "attn"];
+
+/// `deny.toml`, `rust-version`, and every package built from what would be published of it.
+pub(crate) fn check(run: &mut Run) -> Result<(), String> {
+    let deny = tool(run, "cargo-deny", CARGO_DENY)?;
+    // Its advisories are a download from elsewhere.
+    let checks = ["--workspace", "check", "licenses", "bans", "sources"];
+    run.run(run.command(&deny, &checks))?;
+    least_compiler(run)?;
+    let packages: Vec<_> = PACKAGES.iter().flat_map(|package| ["--package", package]).collect();
+    // What is not committed is in the tree that is checked, too.
+    run.cargo(&[&["package", "--locked", "--allow-dirty"], &packages[..]].concat())
+}
+
+/// The compiler that the manifests promise (`rust-version`) builds the workspace: the one that runs this, if it is that one, for then
+/// every check of this run says so; else rustup's.
+fn least_compiler(run: &mut Run) -> Result<(), String> {
+    let manifest = read(&run.root.join("Cargo.toml"))?;
+    let version = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).map(|x| x.trim_matches('"'));
+    let version = version.ok_or("Cargo.toml has no rust-version")?;
+    let output = run.command("rustc", &["--version"]).output().map_err(|error| format!("rustc: {error}"))?;
+    let running = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if running.strip_prefix("rustc ").is_some_and(|running| running.starts_with(&format!("{version}."))) {
+        println!("{running} is the least compiler that the manifests promise: this run is its check");
+        return Ok(());
+    }
+    let cargo = ["run", version, "cargo"];
+    if !run.command("rustup", &[&cargo[..], &["--version"]].concat()).output().is_ok_and(|x| x.status.success()) {
+        run.skip(&format!("rust {version}"), &format!("{running} runs this, and rustup has no {version}"));
+        return Ok(());
+    }
+    let target_dir = run.root.join("target/least-compiler").display().to_string();
+    let check = ["check", "--locked", "--all-targets", "--target-dir", &target_dir];
+    run.run(run.command("rustup", &[&cargo[..], &check].concat()))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, process::Command};
+
+    use super::*;
+
+    fn root() -> &'static Path {
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+    }
+
+    /// The names before `=` or `.` in some sections of a manifest.
+    fn dependencies(manifest: &str, sections: &[&str]) -> BTreeSet<String> {
+        let mut is_in = false;
+        let mut names = BTreeSet::new();
+        for line in read(&root().join(manifest)).expect("a manifest").lines() {
+            if line.starts_with('[') {
+                is_in = sections.contains(&line);
+            } else if is_in
+                && let Some(end) = line.find([' ', '.', '='])
+                && !line.starts_with('#')
+            {
+                names.insert(line[..end].to_owned());
+            }
+        }
+        names
+    }
+
+    #[test]
+    fn every_dependency_has_a_reason() {
+        let manifests = [
+            ("Cargo.toml", "[workspace.dependencies]"),
+            ("tests/fuzz/Cargo.toml", "[dependencies]"),
+            ("examples/embedded/Cargo.toml", "[dependencies]"),
+        ];
+        let mut used: BTreeSet<_> =
+            manifests.into_iter().flat_map(|(path, section)| dependencies(path, &[section])).collect();
+        used.retain(|name| name != "attn" && !name.starts_with("attn-"));
+        let page = read(&root().join("docs/dependencies.md")).expect("a page");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        assert_eq!(rows.map(|(name, _)| name.to_owned()).collect::<BTreeSet<_>>(), used);
+    }
+
+    #[test]
+    fn every_folder_has_a_place_in_the_architecture() {
+        let files = Command::new("git").args(["ls-files"]).current_dir(root()).output().expect("git");
+        assert!(files.status.success(), "{}", String::from_utf8_lossy(&files.stderr));
+        let page = read(&root().join("ARCHITECTURE.md")).expect("a page");
+        let named: BTreeSet<_> = page.split('`').filter_map(|name| name.strip_suffix('/')).collect();
+        let is_named = |folder: &Path| folder.ancestors().any(|folder| named.contains(folder.to_str().unwrap_or("")));
+        for file in String::from_utf8(files.stdout).expect("UTF-8").lines() {
+            let folder = Path::new(file).parent().expect("a file");
+            assert!(folder == Path::new("") || is_named(folder), "{} is not in ARCHITECTURE.md", folder.display());
+        }
+        for folder in named {
+            assert!(root().join(folder).is_dir(), "ARCHITECTURE.md: there is no {folder}/");
+        }
+    }
+}
