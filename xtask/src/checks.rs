@@ -1,6 +1,6 @@
 //! The checks of `cargo xtask test`, each with its own set-up below `target/`.
 
-use std::{path::PathBuf, process::Stdio};
+use std::path::PathBuf;
 
 use attn_cpu::Isa;
 use attn_npu::Kernel;
@@ -218,44 +218,4 @@ pub(crate) fn lint(run: &mut Run) -> Result<(), String> {
     let mut doc = run.command(&Run::cargo_program(), &doc);
     doc.env("RUSTDOCFLAGS", "--deny warnings");
     run.run(doc)
-}
-
-/// Links `tests/freestanding` without any library and with no panic left, and runs it: here, and on an emulated Cortex-M4
-/// where the compiler's target and the emulator can be had.
-pub(crate) fn freestanding(run: &mut Run) -> Result<(), String> {
-    const CORTEX_M: &str = "thumbv7em-none-eabi";
-    const PROGRAM: &str = "release/freestanding";
-    let manifest = "--manifest-path=tests/freestanding/Cargo.toml";
-    let target = run.root.join("target/freestanding");
-    let target_dir = format!("--target-dir={}", target.display());
-    run.cargo(&["test", "--locked", "--lib", manifest, &target_dir])?;
-
-    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        run.cargo(&["build", "--locked", "--release", manifest, &target_dir])?;
-        run.run(run.command(&target.join(PROGRAM).display().to_string(), &[]))?;
-        println!("linked with nothing but attn-fixed, no panic reachable; ran here with the expected bits");
-    } else {
-        run.skip("freestanding on this machine", "the program knows x86-64 Linux and Cortex-M only");
-    }
-
-    if run.run(run.command("rustup", &["target", "add", CORTEX_M])).is_err() {
-        run.skip("freestanding on Cortex-M4", "`rustup target add thumbv7em-none-eabi` failed");
-        return Ok(());
-    }
-    let emulator = "qemu-system-arm";
-    if run.command(emulator, &["--version"]).output().is_err() {
-        let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends qemu-system-arm";
-        if run.run(run.command("sh", &["-c", install])).is_err() {
-            run.skip("freestanding on Cortex-M4", "`apt-get install qemu-system-arm` failed (it needs root)");
-            return Ok(());
-        }
-    }
-    run.cargo(&["build", "--locked", "--release", manifest, &target_dir, "--target", CORTEX_M])?;
-    let program = target.join(CORTEX_M).join(PROGRAM).display().to_string();
-    let machine = ["-machine", "mps2-an386", "-cpu", "cortex-m4", "-semihosting", "-nographic", "-kernel", &program];
-    let mut emulated = run.command("timeout", &["60", emulator]);
-    emulated.args(machine).stdin(Stdio::null());
-    run.run(emulated)?;
-    println!("the same on a Cortex-M4, emulated by QEMU");
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod checks;
 mod debian;
+mod embedded;
 mod generate;
 mod host_model;
 mod instructions;
@@ -33,7 +34,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   kernels          the NPU's kernels: without warnings, freestanding, and the suite's inputs under sanitizers
   xclbinutil       `attn npu inspect` against XRT's own tool, in a Debian below target/
   emulated-npu     the backend npu through XRT, on an emulated driver in that Debian: conformance, failures, a soak
-  freestanding     attn-fixed linked and run without any library
+  embedded         attn-fixed without any library, bit by bit on a Cortex-M4, RISC-V and PowerPC; what it costs
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
   whisper-base     the real model hears the same with integers: its weights and recordings, which it gets
   fuzz             whatever bytes say, all instruction sets agree with the specification, files are read or refused
@@ -59,7 +60,7 @@ const CHECKS: [(&str, Check); 15] = [
     ("kernels", kernels::check),
     ("xclbinutil", xclbinutil::check),
     ("emulated-npu", npu::emulated),
-    ("freestanding", checks::freestanding),
+    ("embedded", embedded::check),
     ("torch", libtorch::check),
     ("whisper-base", whisper::check),
     ("fuzz", checks::fuzz),

@@ -14,6 +14,14 @@ extern "C" fn fault() -> ! {
     exit(false)
 }
 
+/// `SYS_WRITEC`, byte by byte.
+pub fn write(text: &[u8]) {
+    for byte in text {
+        // SAFETY: the call reads the byte.
+        unsafe { asm!("bkpt #0xab", inout("r0") 0x3 => _, in("r1") byte, options(nostack, readonly)) }
+    }
+}
+
 /// `SYS_EXIT` with the reason "application exit" or "run-time error".
 pub fn exit(success: bool) -> ! {
     let reason = if success { 0x20026 } else { 0x20023 };

@@ -1,6 +1,9 @@
-//! Linux on x86-64, by system calls alone.
+//! x86-64, where nothing of the compiler's own stands in for the C library.
 
 use core::arch::{asm, naked_asm};
+
+pub const WRITE: usize = 1;
+pub const EXIT_GROUP: usize = 231;
 
 /// The kernel's entry: the stack is aligned to 16 bytes, as it must be before a call.
 #[unsafe(naked)]
@@ -9,10 +12,14 @@ extern "C" fn _start() -> ! {
     naked_asm!("xor ebp, ebp", "call {main}", main = sym crate::main)
 }
 
-/// `exit_group(0)` or `exit_group(1)`.
-pub fn exit(success: bool) -> ! {
-    // SAFETY: the call ends the process.
-    unsafe { asm!("syscall", in("rax") 231, in("rdi") u64::from(!success), options(noreturn)) }
+/// # Safety
+/// The kernel's.
+pub unsafe fn system_call(number: usize, first: usize, second: usize, third: usize) {
+    // SAFETY: the caller's; the kernel leaves the other registers as they are.
+    unsafe {
+        asm!("syscall", inlateout("rax") number => _, in("rdi") first, in("rsi") second, in("rdx") third,
+             lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
 }
 
 // The compiler replaces loops and copies by calls of these, and leaves them to the C library. A string instruction,
