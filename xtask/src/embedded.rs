@@ -61,7 +61,22 @@ enum Compiler {
     Debian,
 }
 
-const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+impl Compiler {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rustup => "rustup's",
+            Self::Debian => "Debian's",
+        }
+    }
+
+    fn rustc(self) -> &'static str {
+        match self {
+            Self::Rustup => "rustc",
+            Self::Debian => "/usr/bin/rustc",
+        }
+    }
+}
+
 const DEBIAN_PACKAGES: &str = "rustc-web rust-web-src lld";
 
 pub(crate) fn check(run: &mut Run) -> Result<(), String> {
@@ -106,7 +121,7 @@ fn compiler(run: &mut Run, target: &Target) -> Option<Compiler> {
         return Some(Compiler::Rustup);
     }
     let here = has(run, "ld.lld")
-        && has(run, DEBIAN_RUSTC)
+        && has(run, Compiler::Debian.rustc())
         && Path::new("/usr/lib/rustlib/src/rust/library/core/Cargo.toml").exists();
     if here || install(run, DEBIAN_PACKAGES) {
         return Some(Compiler::Debian);
@@ -142,7 +157,7 @@ fn cargo(run: &Run, folder: &str, compiler: Compiler, arguments: &[&str], target
     if let Compiler::Debian = compiler {
         let linker = format!("CARGO_TARGET_{}_LINKER", target.triple.to_uppercase().replace('-', "_"));
         command.args(["-Zbuild-std=core", "-Zbuild-std-features=compiler-builtins-mem"]);
-        command.env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1").env(linker, "ld.lld");
+        command.env("RUSTC", compiler.rustc()).env("RUSTC_BOOTSTRAP", "1").env(linker, "ld.lld");
     }
     command
 }
@@ -176,11 +191,12 @@ fn bit_equal(output: &str, place: &str) -> Result<String, String> {
     Ok(format!("bit-equal on {place}: {}", totals.join(", ")))
 }
 
-/// Runs the example, and measures what it costs: the table of its README, within a tenth.
+/// Runs the example, and measures what it costs: the rows of its README for this compiler, within a twentieth.
 fn costs(run: &mut Run, compiler: Compiler) -> Result<(), String> {
-    let mut table = String::from(
-        "| d = 64 | `opt-level` | `.text` | `.rodata` | stack | scratch memory |\n|---|---|---|---|---|---|\n",
-    );
+    let version = run.command(compiler.rustc(), &["--version"]).output().map_err(|error| format!("rustc: {error}"))?;
+    let version = String::from_utf8_lossy(&version.stdout).split(' ').nth(1).unwrap_or_default().to_owned();
+    let label = format!("| {} {version} |", compiler.name());
+    let mut table = String::new();
     for level in ["3", "\"s\""] {
         let level_option = format!("profile.release.opt-level={level}");
         let start = |program| {
@@ -199,18 +215,23 @@ fn costs(run: &mut Run, compiler: Compiler) -> Result<(), String> {
             start(program)?;
             let [text, rodata] = sections(run, program)?;
             let stack = bytes(&format!("stack of {function}"))?;
-            writeln!(table, "| `{function}` | {level} | {text} | {rodata} | {stack} | {scratch} {place} |")
+            writeln!(table, "{label} {level} | `{function}` | {text} | {rodata} | {stack} | {scratch} {place} |")
                 .expect("a string");
         }
     }
-    println!("{table}");
+    println!(
+        "| compiler | `opt-level` | d = 64 | `.text` | `.rodata` | stack | scratch memory |\n|---|---|---|---|---|---|---|\n{table}"
+    );
     let path = format!("{EXAMPLE}/README.md");
     let committed = fs::read_to_string(run.root.join(&path)).map_err(|error| format!("{path}: {error}"))?;
-    let committed = committed.lines().filter(|line| line.starts_with('|')).collect::<Vec<_>>().join("\n");
-    if !is_near(&committed, table.trim_end()) {
-        return Err(format!("{path}: its table is off by more than a tenth; the one above is measured"));
+    let committed: Vec<_> = committed.lines().filter(|line| line.starts_with(&label)).collect();
+    if committed.is_empty() {
+        run.skip(&format!("comparison with the table of {path}"), &format!("it has no rows {label}"));
+    } else if is_near(&committed.join("\n"), table.trim_end()) {
+        println!("the table of {path} is right within a twentieth");
+    } else {
+        return Err(format!("{path}: the rows above are measured, and its own are off by more than a twentieth"));
     }
-    println!("the table of {path} is right within a tenth");
     Ok(())
 }
 
@@ -231,14 +252,14 @@ fn sections(run: &Run, program: &str) -> Result<[u64; 2], String> {
     }
 }
 
-/// Whether two tables differ by no more than a tenth in their numbers, and not at all in anything else.
+/// Whether two tables differ by no more than a twentieth in their numbers, and not at all in anything else.
 fn is_near(committed: &str, measured: &str) -> bool {
     let words = |table: &str| table.split([' ', '\n']).map(str::to_owned).collect::<Vec<_>>();
     let (committed, measured) = (words(committed), words(measured));
     committed.len() == measured.len()
         && committed.iter().zip(&measured).all(|(committed, measured)| {
             match (committed.parse::<u64>(), measured.parse::<u64>()) {
-                (Ok(committed), Ok(measured)) => committed.abs_diff(measured) * 10 <= committed,
+                (Ok(committed), Ok(measured)) => committed.abs_diff(measured) * 20 <= committed,
                 _ => committed == measured,
             }
         })
@@ -260,12 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_right_within_a_tenth() {
+    fn a_table_is_right_within_a_twentieth() {
         let table = "| `a` | 3 | 1000 |\n| `b` | 3 | 20 |";
         assert!(is_near(table, table));
-        assert!(is_near(table, "| `a` | 3 | 1100 |\n| `b` | 3 | 18 |"));
+        assert!(is_near(table, "| `a` | 3 | 1050 |\n| `b` | 3 | 19 |"));
         for other in
-            ["| `a` | 3 | 1101 |\n| `b` | 3 | 20 |", "| `a` | 3 | 1000 |", "| `c` | 3 | 1000 |\n| `b` | 3 | 20 |", ""]
+            ["| `a` | 3 | 1051 |\n| `b` | 3 | 20 |", "| `a` | 3 | 1000 |", "| `c` | 3 | 1000 |\n| `b` | 3 | 20 |", ""]
         {
             assert!(!is_near(table, other), "{other}");
         }
