@@ -51,11 +51,22 @@ impl Output {
     /// # Errors
     /// [`NpzError`] when the file cannot be read, or does not hold what the [module](super) asks for.
     pub fn read(path: &Path) -> Result<Self, NpzError> {
-        let read = || Self::read_from(BufReader::new(File::open(path).map_err(NpzProblem::Io)?));
-        read().map_err(|problem| NpzError { file: path.display().to_string(), problem })
+        let file = path.display().to_string();
+        match File::open(path) {
+            Ok(reader) => Self::read_from(BufReader::new(reader), &file),
+            Err(error) => Err(NpzError { file, problem: NpzProblem::Io(error) }),
+        }
     }
 
-    fn read_from(reader: impl Read + Seek) -> Result<Self, NpzProblem> {
+    /// The same of the archive in `reader`, which `name` names in errors.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_from(reader: impl Read + Seek, name: &str) -> Result<Self, NpzError> {
+        Self::from_archive(reader).map_err(|problem| NpzError { file: name.to_owned(), problem })
+    }
+
+    fn from_archive(reader: impl Read + Seek) -> Result<Self, NpzProblem> {
         const EXPECTED: &str = "out (and out_scale beside int8), as `attn run` writes them";
         const SCALE: &str = "out_scale";
         let mut archive = Archive::open(reader)?;

@@ -1,13 +1,14 @@
-//! Whatever the bytes say: every instruction set gives what the specification gives, bits or errors, and nothing panics.
+//! Whatever the bytes say: every instruction set and every kernel gives what the specification gives, bits or errors, and nothing
+//! panics.
 #![no_main]
-
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use attn_cpu::{Attention, Isa};
 use attn_fixed::{
     FloatError, FloatHeads, Heads, Inputs, Mask, Output, Parameters, Scales, attend, quantise_heads, scratch_len,
 };
+use attn_fuzz::Valid;
+use attn_npu::{Kernel, NpuError};
 use libfuzzer_sys::fuzz_target;
 
 /// Heads that may be wrong in any way.
@@ -21,8 +22,9 @@ struct Case {
     value: Vec<i8>,
     out_len: usize,
     scratch_len: usize,
-    valid_keys: Option<usize>,
-    causal: Option<usize>,
+    /// Of each head.
+    valid_keys: Vec<Option<usize>>,
+    causal: Vec<Option<usize>>,
     allowed: Option<(Vec<bool>, usize)>,
     /// What an integer is worth as a float.
     worth: [f32; 3],
@@ -34,6 +36,8 @@ impl<'a> Arbitrary<'a> for Case {
         let dim = if u.ratio(7, 8)? { *u.choose(&[8, 9, 16, 24, 64, 80, 256])? } else { u.int_in_range(0..=300)? };
         let (heads, kv_heads) = (u.int_in_range(0..=4_usize)?, u.int_in_range(0..=2_usize)?);
         let (queries, keys) = (u.int_in_range(0..=40_usize)?, u.int_in_range(0..=150_usize)?);
+        // More than the kernels take at once.
+        let queries = if u.ratio(15, 16)? { queries } else { 60 + queries };
         // Lengths are mostly right.
         let wrong = |u: &mut Unstructured<'a>| if u.ratio(15, 16)? { Ok(0) } else { u.int_in_range(0..=9) };
         let tensor = |u: &mut Unstructured<'a>, len: usize| -> Result<Vec<i8>> {
@@ -56,6 +60,12 @@ impl<'a> Arbitrary<'a> for Case {
             };
             Ok(Scales { query, key: 1.0, value: scale(u)?, out: scale(u)? })
         };
+        let ends = |u: &mut Unstructured<'a>| -> Result<Vec<Option<usize>>> {
+            let same = u.ratio(1, 2)?;
+            let mut end = || u.arbitrary::<bool>()?.then(|| u.int_in_range(0..=keys + 1)).transpose();
+            let first = end()?;
+            (0..heads).map(|_| if same { Ok(first) } else { end() }).collect()
+        };
         Ok(Self {
             dim,
             scales: (0..heads).map(|_| scales(u)).collect::<Result<_>>()?,
@@ -65,8 +75,8 @@ impl<'a> Arbitrary<'a> for Case {
             value: tensor(u, kv_heads * keys * dim)?,
             out_len: heads * queries * dim + wrong(u)?,
             scratch_len: u.int_in_range(0..=600)?,
-            valid_keys: u.arbitrary::<bool>()?.then(|| u.int_in_range(0..=keys + 1)).transpose()?,
-            causal: u.arbitrary::<bool>()?.then(|| u.int_in_range(0..=keys + 1)).transpose()?,
+            valid_keys: ends(u)?,
+            causal: ends(u)?,
             allowed: if u.ratio(1, 3)? {
                 let seed: u64 = u.arbitrary()?;
                 let rows = *u.choose(&[queries, 1])?;
@@ -107,28 +117,56 @@ fn specified_f32(heads: FloatHeads<'_>, out: &mut [f32]) -> std::result::Result<
     specified(Heads { parameters: &parameters, masks: heads.masks, kv_heads: heads.kv_heads, inputs }, out)
 }
 
-/// Runs, and those whose heads were attended.
-static RUNS: AtomicUsize = AtomicUsize::new(0);
-static VALID: AtomicUsize = AtomicUsize::new(0);
+/// The kernels on this CPU, which take what the specification takes, but for boolean masks.
+fn check_kernels(heads: Heads<'_>, result: std::result::Result<(), FloatError>, expected: &[i8]) {
+    let mut floats = vec![77.0_f32; expected.len()];
+    let is_taken = attn_npu::check_masks(heads.masks).is_ok();
+    if is_taken {
+        assert_eq!(specified(heads, &mut floats), result);
+    }
+    let bits = |out: &[f32]| out.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    for kernel in Kernel::ALL {
+        let mut attention = attn_npu::Attention::new(kernel).expect("compiled");
+        let mut got = vec![77; expected.len()];
+        let mut got_floats = vec![77.0; expected.len()];
+        let results =
+            [attention.attend(heads, &mut got, &|_| ()), attention.attend_f32(heads, &mut got_floats, &|_| ())];
+        for other in results {
+            match other {
+                Err(NpuError::Mask(_)) => assert!(result.is_ok() && !is_taken),
+                Err(NpuError::Attention(error)) => assert_eq!(Err(error.into()), result),
+                Ok(()) => assert_eq!((Ok(()), is_taken), (result, true)),
+            }
+        }
+        if is_taken {
+            assert_eq!(got, expected, "{}", kernel.name());
+            assert_eq!(bits(&got_floats), bits(&floats), "{}", kernel.name());
+        } else {
+            assert!(got.iter().all(|&x| x == 77) && got_floats.iter().all(|&x| x == 77.0), "{}", kernel.name());
+        }
+    }
+}
 
-fuzz_target!(|case: Case| {
-    // A target that makes mistakes alone tests nothing else.
-    if RUNS.fetch_add(1, Relaxed) == 10_000 {
-        let valid = VALID.load(Relaxed);
-        println!("{valid} of the first 10000 cases were attended");
-        assert!(valid > 1000, "too few cases are valid");
-    }
-    let mut mask = Mask::new();
-    if let Some(keys) = case.valid_keys {
-        mask = mask.valid_keys(keys);
-    }
-    if let Some(offset) = case.causal {
-        mask = mask.causal(offset);
-    }
-    if let Some((allowed, row)) = &case.allowed {
-        mask = mask.allowed(allowed, *row);
-    }
-    let masks = vec![mask; case.scales.len()];
+static VALID: Valid = Valid::new();
+
+// On one thread, so that the same case covers the same code.
+fuzz_target!(init: rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global().expect("the first pool"),
+|case: Case| {
+    VALID.run();
+    let masks = case.valid_keys.iter().zip(&case.causal).map(|(&valid_keys, &causal)| {
+        let mut mask = Mask::new();
+        if let Some(keys) = valid_keys {
+            mask = mask.valid_keys(keys);
+        }
+        if let Some(offset) = causal {
+            mask = mask.causal(offset);
+        }
+        if let Some((allowed, row)) = &case.allowed {
+            mask = mask.allowed(allowed, *row);
+        }
+        mask
+    });
+    let masks: Vec<_> = masks.collect();
     let parameters = case.scales.iter().map(|&scales| Parameters::new(case.dim, scales)).collect::<Result<Vec<_>, _>>();
     let isas = || Isa::ALL.into_iter().filter_map(|isa| Attention::new(isa).ok());
     if let Ok(parameters) = parameters {
@@ -136,16 +174,19 @@ fuzz_target!(|case: Case| {
         let heads = Heads { parameters: &parameters, masks: &masks, kv_heads: case.kv_heads, inputs };
         let mut expected = vec![77; case.out_len];
         let result = specified(heads, &mut expected);
-        VALID.fetch_add(usize::from(result.is_ok()), Relaxed);
+        if result.is_ok() {
+            VALID.valid();
+        }
         for mut attention in isas() {
             let mut got = vec![77; case.out_len];
             assert_eq!(attention.attend(heads, &mut got, &|_| ()).map_err(FloatError::from), result);
             assert_eq!(got, expected, "{:?}", attention.isa());
         }
+        check_kernels(heads, result, &expected);
         // All heads as one, which may have any shape, and memory that may be too short.
-        if let Some(parameters) = parameters.first() {
+        if let [parameters, ..] = &parameters[..] {
             let mut scratch = vec![0; case.scratch_len];
-            _ = attend(parameters, inputs, &mask, &mut scratch, &mut expected);
+            _ = attend(parameters, inputs, &masks[0], &mut scratch, &mut expected);
         }
     }
 
