@@ -4,7 +4,10 @@
 use std::collections::HashSet;
 
 use attn_fuzz::{Valid, mutate, replace};
-use attn_npu::build::{Instructions, Manifest};
+use attn_npu::{
+    build::{Instructions, Manifest},
+    design::Form,
+};
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 
 /// Where a sequence has its length.
@@ -20,7 +23,10 @@ fuzz_target!(|file: &[u8]| {
         assert_eq!(Manifest::from_json(manifest.to_json().as_bytes()).expect("as it was written"), manifest);
         if let Ok(design) = manifest.design() {
             assert!(design.columns <= design.device.columns());
-            design.mlir().expect("within the limits of the hardware");
+            // Its text has some lines for each head, and there may be a million.
+            if !matches!(design.form, Form::Sequence { heads: 1000.., .. }) {
+                design.mlir().expect("within the limits of the hardware");
+            }
         }
     } else if let Ok(header) = Instructions::parse(file) {
         VALID.valid();
