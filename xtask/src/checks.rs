@@ -107,41 +107,6 @@ pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
     run.run(command)
 }
 
-/// Some thousand runs of each fuzz target, guided by coverage, under `AddressSanitizer`: the same ones every time. What they
-/// find and keep is below `target/fuzz`; started by hand, they go on for as long as one likes.
-pub(crate) fn fuzz(run: &mut Run) -> Result<(), String> {
-    const FLAGS: [&str; 6] = [
-        "-Cpasses=sancov-module",
-        "-Cllvm-args=-sanitizer-coverage-level=4",
-        "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-        "-Cllvm-args=-sanitizer-coverage-pc-table",
-        "-Cllvm-args=-sanitizer-coverage-trace-compares",
-        "-Zsanitizer=address",
-    ];
-    let Some(nightly) = nightly(run, "fuzz target") else { return Ok(()) };
-    if run.command("c++", &["--version"]).output().is_err() {
-        run.skip("fuzz target", "no C++ compiler for libFuzzer (`apt-get install g++`)");
-        return Ok(());
-    }
-    let target = run.root.join("target/fuzz");
-    let target_dir = target.display().to_string();
-    let manifest = "--manifest-path=tests/fuzz/Cargo.toml";
-    let build = ["build", "--locked", "--release", manifest, "--target", SANITIZED, "--target-dir", &target_dir];
-    let mut command = run.command("rustup", &[&nightly[..], &build].concat());
-    command.env("RUSTFLAGS", FLAGS.join(" "));
-    run.run(command)?;
-    let artifacts = format!("-artifact_prefix={target_dir}/");
-    // Cases, and bytes of one.
-    for (program, runs, length) in
-        [("attn-fuzz", "-runs=20000", "-max_len=512"), ("xclbin", "-runs=200000", "-max_len=2048")]
-    {
-        let program = target.join(SANITIZED).join("release").join(program).display().to_string();
-        let flags = ["-seed=1", "-len_control=0", "-verbosity=0", "-print_final_stats=1", &artifacts];
-        run.run(run.command(&program, &[&[runs, length][..], &flags].concat()))?;
-    }
-    Ok(())
-}
-
 /// Every crate with every choice of its features; nobody builds libtorch's parts who did not ask for them. What needs XRT or libtorch
 /// to build is left to the checks that install them.
 pub(crate) fn features(run: &mut Run) -> Result<(), String> {

@@ -68,7 +68,7 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
 }
 
 /// Whether Clang and LLVM's tools are here, or can be installed.
-fn has_clang(run: &mut Run) -> bool {
+pub(crate) fn has_clang(run: &mut Run) -> bool {
     let here = |run: &Run| ["clang", "llvm-nm"].iter().all(|tool| run.command(tool, &["--version"]).output().is_ok());
     if here(run) {
         return true;

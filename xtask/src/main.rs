@@ -3,6 +3,7 @@
 mod checks;
 mod debian;
 mod embedded;
+mod fuzz;
 mod generate;
 mod host_model;
 mod instructions;
@@ -37,7 +38,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   embedded         attn-fixed without any library, bit by bit on a Cortex-M4, RISC-V and PowerPC; what it costs
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
   whisper-base     the real model hears the same with integers: its weights and recordings, which it gets
-  fuzz             whatever bytes say, all instruction sets agree with the specification, files are read or refused
+  fuzz             whatever bytes say, all backends agree with the specification, files are read or refused: a minute each
   lint             format, clippy and documentation without warnings
   npu              the same on the NPU of this machine, with the XRT, Peano and mlir-aie that it has
   whisper ARGS     transcribe recordings with Whisper-base and the attention of one's choice; --help
@@ -63,7 +64,7 @@ const CHECKS: [(&str, Check); 15] = [
     ("embedded", embedded::check),
     ("torch", libtorch::check),
     ("whisper-base", whisper::check),
-    ("fuzz", checks::fuzz),
+    ("fuzz", fuzz::check),
 ];
 
 fn main() -> ExitCode {
