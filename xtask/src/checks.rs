@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use attn_cpu::Isa;
 use attn_npu::Kernel;
 
-use crate::run::Run;
+use crate::{leaks, run::Run};
 
 /// Compares snapshots; the same version as the library `insta`.
 const CARGO_INSTA: &str = "1.49.0";
@@ -97,7 +97,7 @@ pub(crate) fn nightly(run: &mut Run, what: &str) -> Option<[&'static str; 3]> {
 }
 
 /// The vector kernels' unsafe code under `AddressSanitizer`; `kernels` has that of the NPU's.
-pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
+fn vector_kernels(run: &mut Run) -> Result<(), String> {
     let Some(nightly) = nightly(run, "AddressSanitizer") else { return Ok(()) };
     let target_dir = run.root.join("target/sanitizer").display().to_string();
     // The test of memory has an allocator of its own.
@@ -105,6 +105,12 @@ pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
     let mut command = run.command("rustup", &[&nightly[..], &test, &["--target-dir", &target_dir]].concat());
     command.env("RUSTFLAGS", "-Zsanitizer=address");
     run.run(command)
+}
+
+/// The unsafe code under a sanitizer, and the command's memory when it ends.
+pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
+    vector_kernels(run)?;
+    leaks::check(run)
 }
 
 /// Every crate with every choice of its features; nobody builds libtorch's parts who did not ask for them. What needs XRT or libtorch

@@ -8,6 +8,7 @@ mod generate;
 mod host_model;
 mod instructions;
 mod kernels;
+mod leaks;
 mod libtorch;
 mod npu;
 mod release;
@@ -26,7 +27,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test             everything below but lint, with its own set-up (what continuous integration calls)
   unit             all tests of the workspace, snapshots compared and none unreferenced
   release-checked  the arithmetic, on whole domains too, the suite and `attn validate`, optimised and with overflow checks
-  sanitizer        the unsafe code under AddressSanitizer, where there is a nightly compiler
+  sanitizer        the unsafe code under AddressSanitizer, where there is a nightly compiler; no command loses memory, by valgrind
   features         every crate builds with every choice of its features
   release          licences, bans and sources of the dependencies; packages that build by themselves; the least compiler
   generated        generated files are what attn-fixed generates today
