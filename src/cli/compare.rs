@@ -11,6 +11,8 @@ use attn::{
 };
 use clap::Args;
 
+use super::printable;
+
 /// Print the metrics between two outputs: correlation, mean and maximum errors, shares equal and within ±1 and ±5.
 ///
 /// They count in steps of the first file's output scale, head by head: what the second file holds is rounded to such
@@ -41,14 +43,15 @@ pub(super) struct Compare {
 
 impl Compare {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        let comparison = compare(&Output::read(&self.got)?, &Output::read(&self.expected)?)?;
+        let files = printable(&format!("{} against {}", self.got.display(), self.expected.display()));
+        let comparison = compare(&Output::read(&self.got)?, &Output::read(&self.expected)?);
+        let comparison = comparison.map_err(|error| format!("{files}: {error}"))?;
         let mut out = io::stdout().lock();
         if self.json {
             serde_json::to_writer_pretty(&mut out, &comparison).map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
-            writeln!(out, "{} against {}", self.got.display(), self.expected.display())?;
-            writeln!(out, "one step: {}", comparison.step)?;
+            writeln!(out, "{files}\none step: {}", comparison.step)?;
             writeln!(out, "{}\n{comparison}", Comparison::heading())?;
         }
         Ok(ExitCode::SUCCESS)

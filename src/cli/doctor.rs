@@ -19,7 +19,10 @@ use attn_npu::{
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::input::NpuArguments;
+use super::{
+    input::{self, NpuArguments},
+    printable,
+};
 
 /// Check what a run needs: on an NPU, its device, driver, XRT and xclbin; on the CPU, the backend.
 ///
@@ -86,6 +89,7 @@ struct Report {
 
 impl Doctor {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        input::start_threads()?;
         let mut checks = cpu();
         if self.target == Target::Npu {
             checks.extend(npu(&self.npu.options()));
@@ -98,9 +102,9 @@ impl Doctor {
             writeln!(out)?;
         } else {
             for Check { name, status, detail, fix } in &report.checks {
-                write!(out, "{name:<12}{status:<12}{detail}")?;
+                write!(out, "{name:<12}{status:<12}{}", printable(detail))?;
                 match fix {
-                    Some(fix) => writeln!(out, " ({fix})")?,
+                    Some(fix) => writeln!(out, " ({})", printable(fix))?,
                     None => writeln!(out)?,
                 }
             }

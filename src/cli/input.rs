@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use rayon::ThreadPoolBuilder;
 
 /// How an input file looks, for `--help`.
 pub(super) const FORMAT: &str = "\
@@ -75,8 +77,8 @@ pub(super) struct MaskArguments {
 }
 
 impl MaskArguments {
-    /// The problem that a file holds, seen through these masks and its own, with the shape of its query.
-    pub(super) fn read(&self, path: &Path) -> Result<(Problem, Vec<usize>), Box<dyn Error>> {
+    /// The problem that a file holds, seen through these masks and its own, with the shape of its query: the backend takes it.
+    pub(super) fn read(&self, path: &Path, backend: &dyn Backend) -> Result<(Problem, Vec<usize>), Box<dyn Error>> {
         let inputs = npz::read(path)?;
         let shape = inputs.query_shape.clone();
         let problem = Problem::from_file(inputs).and_then(|mut problem| {
@@ -84,8 +86,20 @@ impl MaskArguments {
             problem.masks.valid_keys = self.valid_keys;
             // Before anything is printed or computed.
             problem.check()?;
+            problem.check_limits(backend)?;
             Ok(problem)
         });
-        Ok((problem.map_err(|error| format!("{}: {error}", path.display()))?, shape))
+        Ok((problem.map_err(of_file(path))?, shape))
     }
+}
+
+/// Says of an error which file it is about.
+pub(super) fn of_file<E: fmt::Display>(path: &Path) -> impl Fn(E) -> String {
+    move |error| format!("{}: {error}", path.display())
+}
+
+/// Starts the threads of everything that is computed in parallel, which could not say it if there are none.
+pub(super) fn start_threads() -> Result<(), String> {
+    let started = ThreadPoolBuilder::new().build_global();
+    started.map_err(|error| format!("threads: cannot start them: {error}; fewer are RAYON_NUM_THREADS=N"))
 }

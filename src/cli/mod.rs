@@ -11,6 +11,7 @@ mod run;
 mod validate;
 
 use std::{
+    error::Error,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -19,6 +20,9 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 
 /// Exit status of a usage or input error.
 const USAGE: u8 = 2;
+
+/// Characters of a message: what a file or an argument says can be of any length.
+const LONGEST: usize = 1500;
 
 /// Scaled dot-product attention in integers only: int8 in, int8 out, the same bits on every backend.
 #[derive(Parser)]
@@ -43,11 +47,11 @@ pub(crate) fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // What was asked for: --help, --version, or nothing.
-        Err(text) if !text.use_stderr() => text.exit(),
-        Err(text) if text.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => text.exit(),
-        Err(error) => {
-            return refuse(&one_line(&error.to_string()));
+        Err(text) if !text.use_stderr() => {
+            return text.print().map_or_else(|error| failed(&error.into()), |()| ExitCode::SUCCESS);
         }
+        Err(text) if text.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => text.exit(),
+        Err(error) => return refuse(&one_line(&error.to_string())),
     };
     let result = match cli.command {
         Command::Validate(command) => command.run(),
@@ -57,19 +61,45 @@ pub(crate) fn run() -> ExitCode {
         Command::Npu(command) => command.run(),
         Command::Doctor(command) => command.run(),
     };
-    result.unwrap_or_else(|error| {
-        // Whoever read the report has seen enough of it (`attn validate | head`).
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-            return ExitCode::SUCCESS;
-        }
-        refuse(&error.to_string())
-    })
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &Box<dyn Error>) -> ExitCode {
+    // Whoever read the report has seen enough of it (`attn validate | head`).
+    if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    refuse(&error.to_string())
 }
 
 /// Says in one line what is wrong, to whoever still listens.
 fn refuse(error: &str) -> ExitCode {
-    let _ = writeln!(io::stderr(), "attn: {}", error.replace('\n', "\\n"));
+    say(&shortened(&printable(error)));
     ExitCode::from(USAGE)
+}
+
+/// A line on stderr. Nobody has to read it.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "attn: {text}");
+}
+
+/// Text in which nothing reaches the terminal as a command, nor starts a line.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() { printable.extend(char.escape_debug()) } else { printable.push(char) }
+    }
+    printable
+}
+
+/// The beginning and the end of a long text: what is wrong, and what was expected.
+fn shortened(text: &str) -> String {
+    let places: Vec<_> = text.char_indices().map(|(at, _)| at).collect();
+    if places.len() <= LONGEST {
+        return text.to_owned();
+    }
+    let (head, tail) = (places[LONGEST * 2 / 3], places[places.len() - LONGEST / 3]);
+    format!("{} [{} characters left out] {}", &text[..head], places.len() - LONGEST, &text[tail..])
 }
 
 /// What clap says in several lines: `error: WHAT`, the arguments or values it is about, usage, and how to get help.

@@ -13,8 +13,8 @@ use attn::{
 use clap::Args;
 
 use super::{
-    input::{self, BackendArgument, MaskArguments},
-    interrupt,
+    input::{self, BackendArgument, MaskArguments, of_file},
+    interrupt, printable,
     progress::Bar,
 };
 
@@ -59,17 +59,17 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        let mut backend = self.backend.open()?;
-        let (problem, shape) = self.masks.read(&self.input)?;
-        problem.check_limits(&*backend)?;
         interrupt::handle()?;
+        let mut backend = self.backend.open()?;
+        let (problem, shape) = self.masks.read(&self.input, &*backend)?;
+        input::start_threads()?;
         interrupt::finish(|| npz::check_writable(&self.output))?;
         let queries = problem.heads * problem.queries;
         let scales = {
             let bar = Bar::new("calibrating in float64", queries);
-            problem.out_scales(self.out_scale, &|queries| bar.add(queries))?
+            problem.out_scales(self.out_scale, &|queries| bar.add(queries)).map_err(of_file(&self.input))?
         };
-        let parameters = problem.parameters(&scales)?;
+        let parameters = problem.parameters(&scales).map_err(of_file(&self.input))?;
         let start = Instant::now();
         let values = {
             let bar = Bar::new(backend.name(), queries);
@@ -87,7 +87,7 @@ impl Run {
             problem.queries,
             problem.keys,
             problem.dim,
-            self.output.display(),
+            printable(&self.output.display().to_string()),
         );
         if let Some(times) = backend.times() {
             let _ = writeln!(io::stderr(), "{times}");

@@ -15,6 +15,7 @@ use clap::Args;
 
 use super::{
     input::{self, BackendArgument, MaskArguments},
+    printable,
     progress::Bar,
 };
 
@@ -49,23 +50,24 @@ pub(super) struct Validate {
 
 impl Validate {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let mut backend = self.backend.open()?;
         // The built-in cases are short.
         let mut queries = None;
         let cases = match &self.input {
             None => suite::built_in(),
             Some(path) => {
-                let (problem, _) = self.masks.read(path)?;
+                let (problem, _) = self.masks.read(path, &*backend)?;
                 queries = Some(2 * problem.heads * problem.queries);
                 vec![Case {
                     group: "input",
-                    name: path.display().to_string(),
+                    name: printable(&path.display().to_string()),
                     tolerance: tolerance::TRUTH,
                     beside: None,
                     problem: Box::new(move || Ok((problem, Expectation::Dequantised))),
                 }]
             }
         };
-        let mut backend = self.backend.open()?;
+        input::start_threads()?;
         let mut out = io::stdout().lock();
         if !self.json {
             writeln!(out, "backend: {}", backend.name())?;

@@ -17,18 +17,6 @@ pub(super) struct Archive<R: Read + Seek> {
     zip: ZipArchive<R>,
 }
 
-/// `q`, `k`, `v` or `out`: two dimensions or more, its elements finite and in C order.
-pub(super) struct Tensor {
-    pub(super) dtype: String,
-    pub(super) shape: Vec<usize>,
-    pub(super) elements: Elements,
-}
-
-pub(super) enum Elements {
-    Float(Vec<f64>),
-    Int8(Vec<i8>),
-}
-
 impl<R: Read + Seek> Archive<R> {
     pub(super) fn open(mut reader: R) -> Result<Self, NpzProblem> {
         let mut start = Vec::new();
@@ -52,8 +40,9 @@ impl<R: Read + Seek> Archive<R> {
         Err(NpzProblem::Missing { array, found, expected })
     }
 
-    pub(super) fn tensor(&mut self, name: &'static str) -> Result<Tensor, NpzProblem> {
-        let array = self.array(
+    /// `q`, `k`, `v` or `out`, as its header has it.
+    pub(super) fn tensor(&mut self, name: &'static str) -> Result<Array, NpzProblem> {
+        self.array(
             name,
             "float16, float32, float64 or int8",
             |kind, size| matches!((kind, size), (TypeChar::Float, 2 | 4 | 8) | (TypeChar::Int, 1)),
@@ -61,28 +50,48 @@ impl<R: Read + Seek> Archive<R> {
                 0 | 1 => Err(NpzProblem::TooFewDimensions { array: name, shape: shape.to_vec() }),
                 _ => Ok(()),
             },
-        )?;
-        let dtype = dtype_name(&array.dtype);
-        if let Some(integers) = array.decode::<i8>()? {
-            return Ok(Tensor { dtype, shape: array.shape, elements: Elements::Int8(integers) });
-        }
-        let numbers = array.numbers()?;
-        check_finite(name, &array.shape, &numbers, f64::is_finite)?;
-        Ok(Tensor { dtype, shape: array.shape, elements: Elements::Float(numbers) })
+        )
     }
 
-    /// The boolean array `mask`, for queries with these leading dimensions.
-    pub(super) fn mask(&mut self, lead: &[usize], rows: [usize; 2]) -> Result<BooleanMask, NpzProblem> {
-        let misfit = |shape: &[usize]| NpzProblem::Mask { shape: shape.to_vec(), expected: [lead, &rows].concat() };
-        let array = self.array(
+    /// The integers of an int8 tensor, in C order.
+    pub(super) fn integers(&mut self, tensor: &Array) -> Result<Vec<i8>, NpzProblem> {
+        // In place.
+        tensor.in_c_order(self.bytes(tensor)?.into_iter().map(|byte| byte as i8).collect())
+    }
+
+    /// The numbers of any other tensor, finite, in C order.
+    pub(super) fn floats(&mut self, tensor: &Array) -> Result<Vec<f64>, NpzProblem> {
+        let numbers = tensor.numbers(&self.bytes(tensor)?)?;
+        check_finite(tensor.name, &tensor.shape, &numbers, f64::is_finite)?;
+        Ok(numbers)
+    }
+
+    /// The array `mask`, for queries with these leading dimensions, as its header has it.
+    pub(super) fn mask(&mut self, lead: &[usize], rows: [usize; 2]) -> Result<Array, NpzProblem> {
+        self.array(
             "mask",
             "bool (true where a query sees a key)",
             |kind, size| matches!((kind, size), (TypeChar::Bool, 1)),
-            // Before any of it is decoded: compressed, a mask of anything is small.
-            |shape| if BooleanMask::fits(shape, lead, rows) { Ok(()) } else { Err(misfit(shape)) },
-        )?;
-        let elements = array.in_c_order(array.bytes.iter().map(|&byte| byte != 0).collect())?;
-        BooleanMask::broadcast(elements, &array.shape, lead, rows).ok_or_else(|| misfit(&array.shape))
+            |shape| {
+                if BooleanMask::fits(shape, lead, rows) {
+                    Ok(())
+                } else {
+                    Err(NpzProblem::Mask { shape: shape.to_vec(), expected: [lead, &rows].concat() })
+                }
+            },
+        )
+    }
+
+    /// The mask itself, of the same dimensions.
+    pub(super) fn broadcast(
+        &mut self,
+        mask: &Array,
+        lead: &[usize],
+        rows: [usize; 2],
+    ) -> Result<BooleanMask, NpzProblem> {
+        let elements = self.bytes(mask)?.into_iter().map(|byte| byte != 0).collect();
+        let mask_of = BooleanMask::broadcast(mask.in_c_order(elements)?, &mask.shape, lead, rows);
+        mask_of.ok_or_else(|| NpzProblem::Mask { shape: mask.shape.clone(), expected: [lead, &rows].concat() })
     }
 
     /// The scales of an int8 array with these leading dimensions, one per head.
@@ -103,7 +112,7 @@ impl<R: Read + Seek> Archive<R> {
                 }
             },
         )?;
-        let wide = array.numbers()?;
+        let wide = array.numbers(&self.bytes(&array)?)?;
         let mut scales: Vec<f32> = wide.iter().map(|&x| x as f32).collect();
         if let Some(flat) = scales.iter().position(|&x| !(x > 0.0 && x.is_finite())) {
             return Err(NpzProblem::Scale { scale: name, index: unravel(flat, &array.shape), got: wide[flat] });
@@ -114,7 +123,8 @@ impl<R: Read + Seek> Archive<R> {
         Ok(scales)
     }
 
-    /// An array whose dtype and shape are accepted; the shape has no zero and as many elements as there are bytes.
+    /// An array whose header is accepted: its dtype, its shape, which has no zero, and its size, which is what the archive says.
+    /// None of its data is read.
     fn array(
         &mut self,
         name: &'static str,
@@ -124,9 +134,7 @@ impl<R: Read + Seek> Archive<R> {
     ) -> Result<Array, NpzProblem> {
         let unreadable = |reason: String| NpzProblem::Array { array: name, reason };
         let mut member = self.member(name).map_err(unreadable)?;
-        let size = member.size();
-        let (header_bytes, header) = read_header(&mut member).map_err(unreadable)?;
-        let Header { descr, fortran, shape } = header;
+        let (header_bytes, Header { descr, fortran, shape }) = read_header(&mut member).map_err(unreadable)?;
 
         let dtype = descr.parse::<TypeStr>().ok().filter(|dtype| accepts(dtype.type_char(), dtype.size_field()));
         let Some(dtype) = dtype else {
@@ -137,29 +145,25 @@ impl<R: Read + Seek> Archive<R> {
             return Err(NpzProblem::Empty { array: name, shape });
         }
         fits(&shape)?;
-        // What the header claims is compared with what the archive claims, then with what is there: nothing is
-        // allocated on the header's word.
-        let claimed = shape.iter().fold(dtype.size_field(), |n, &d| n.saturating_mul(d as u64));
+        let held = member.size().saturating_sub(header_bytes);
+        let array = Array { name, dtype, fortran, shape, header_bytes };
+        if held == array.size() { Ok(array) } else { Err(array.length(held)) }
+    }
+
+    /// The data of an array, as many bytes as its header asks for: header and archive agree on that, and nothing is allocated on
+    /// the word of the two.
+    fn bytes(&mut self, array: &Array) -> Result<Vec<u8>, NpzProblem> {
+        let mut member = self.member(array.name).map_err(|reason| array.unreadable(reason))?;
         let mut bytes = Vec::new();
-        let mut held = size.saturating_sub(header_bytes);
-        if held == claimed {
-            // One byte more than there should be, so that the end is reached, where the checksum is compared.
-            member
-                .take(size - header_bytes + 1)
-                .read_to_end(&mut bytes)
-                .map_err(|error| unreadable(error.to_string()))?;
-            held = bytes.len() as u64;
+        // One byte more than there should be, so that the end is reached, where the checksum is compared.
+        let read = io::copy(&mut member.by_ref().take(array.header_bytes), &mut io::sink())
+            .and_then(|_| member.take(array.size() + 1).read_to_end(&mut bytes));
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => Err(array.too_large()),
+            Err(error) => Err(array.unreadable(error.to_string())),
+            Ok(held) if held as u64 == array.size() => Ok(bytes),
+            Ok(held) => Err(array.length(held as u64)),
         }
-        if held != claimed {
-            return Err(NpzProblem::Length {
-                array: name,
-                dtype: dtype_name(&dtype),
-                shape,
-                got: held,
-                expected: claimed,
-            });
-        }
-        Ok(Array { name, dtype, fortran, shape, bytes })
     }
 
     fn member(&mut self, array: &str) -> Result<ZipFile<'_, R>, String> {
@@ -167,56 +171,95 @@ impl<R: Read + Seek> Archive<R> {
     }
 }
 
-/// One array of the archive: its bytes, as many as dtype and shape ask for.
-struct Array {
+/// One array of the archive, as its header has it.
+pub(super) struct Array {
     name: &'static str,
     dtype: TypeStr,
     fortran: bool,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
+    pub(super) shape: Vec<usize>,
+    header_bytes: u64,
 }
 
 impl Array {
-    /// The elements in C order, or `None` when they are not of type `T`.
-    fn decode<T: Deserialize + Clone>(&self) -> Result<Option<Vec<T>>, NpzProblem> {
+    /// Whether it is int8, of all dtypes that a tensor may have.
+    pub(super) fn is_int8(&self) -> bool {
+        self.dtype.type_char() == TypeChar::Int
+    }
+
+    /// numpy's name of its dtype.
+    pub(super) fn dtype(&self) -> String {
+        dtype_name(&self.dtype)
+    }
+
+    /// Bytes of its data.
+    fn size(&self) -> u64 {
+        self.shape.iter().fold(self.dtype.size_field(), |n, &d| n.saturating_mul(d as u64))
+    }
+
+    /// Nothing yet, with room for all elements.
+    fn room<T>(&self) -> Result<Vec<T>, NpzProblem> {
+        let mut elements = Vec::new();
+        let reserved = elements.try_reserve_exact(self.shape.iter().product());
+        reserved.map(|()| elements).map_err(|_| self.too_large())
+    }
+
+    /// The elements in C order, converted; or `None` when they are not of type `T`.
+    fn decode<T: Deserialize>(
+        &self,
+        mut bytes: &[u8],
+        convert: impl Fn(T) -> f64,
+    ) -> Result<Option<Vec<f64>>, NpzProblem> {
         let Ok(reader) = T::reader(&DType::new_scalar(self.dtype.clone())) else { return Ok(None) };
-        let unreadable = |reason| self.unreadable(reason);
-        let mut elements = Vec::with_capacity(self.shape.iter().product());
-        let mut rest = &self.bytes[..];
-        while !rest.is_empty() {
-            elements.push(reader.read_one(&mut rest).map_err(|error| unreadable(error.to_string()))?);
+        let mut elements = self.room()?;
+        while !bytes.is_empty() {
+            elements.push(convert(reader.read_one(&mut bytes).map_err(|error| self.unreadable(error.to_string()))?));
         }
         self.in_c_order(elements).map(Some)
     }
 
     /// The elements as they are stored, in C order.
-    fn in_c_order<T: Clone>(&self, elements: Vec<T>) -> Result<Vec<T>, NpzProblem> {
+    fn in_c_order<T: Copy>(&self, elements: Vec<T>) -> Result<Vec<T>, NpzProblem> {
         if !self.fortran {
             return Ok(elements);
         }
+        let mut ordered = self.room()?;
         let elements = ArrayD::from_shape_vec(IxDyn(&self.shape).f(), elements);
-        let elements = elements.map_err(|error| self.unreadable(error.to_string()))?;
-        Ok(elements.iter().cloned().collect())
+        ordered.extend(elements.map_err(|error| self.unreadable(error.to_string()))?.iter());
+        Ok(ordered)
     }
 
     /// The elements of any accepted type but int8, in C order. Integers above 2^53 are rounded.
-    fn numbers(&self) -> Result<Vec<f64>, NpzProblem> {
-        fn wide<T>(elements: Vec<T>, widen: impl Fn(T) -> f64) -> Vec<f64> {
-            elements.into_iter().map(widen).collect()
-        }
-        let (bytes, kind) = (self.dtype.size_field(), self.dtype.type_char());
-        let elements = match (kind, bytes) {
-            (TypeChar::Float, 2) => self.decode::<f16>()?.map(|x| wide(x, f64::from)),
-            (TypeChar::Float, 4) => self.decode::<f32>()?.map(|x| wide(x, f64::from)),
-            (TypeChar::Float, _) => self.decode::<f64>()?,
-            (_, 4) => self.decode::<i32>()?.map(|x| wide(x, f64::from)),
-            _ => self.decode::<i64>()?.map(|x| wide(x, |x| x as f64)),
+    fn numbers(&self, data: &[u8]) -> Result<Vec<f64>, NpzProblem> {
+        let elements = match (self.dtype.type_char(), self.dtype.size_field()) {
+            (TypeChar::Float, 2) => self.decode::<f16>(data, f64::from),
+            (TypeChar::Float, 4) => self.decode::<f32>(data, f64::from),
+            (TypeChar::Float, _) => self.decode::<f64>(data, |x| x),
+            (_, 4) => self.decode::<i32>(data, f64::from),
+            _ => self.decode::<i64>(data, |x| x as f64),
         };
-        elements.ok_or_else(|| self.unreadable(format!("dtype {}", self.dtype)))
+        elements?.ok_or_else(|| self.unreadable(format!("dtype {}", self.dtype)))
+    }
+
+    /// Numbers of this array as float32.
+    pub(super) fn narrow(&self, numbers: &[f64]) -> Result<Vec<f32>, NpzProblem> {
+        check_finite(self.name, &self.shape, numbers, |x| (x as f32).is_finite())?;
+        let mut narrow = self.room()?;
+        narrow.extend(numbers.iter().map(|&x| x as f32));
+        Ok(narrow)
     }
 
     fn unreadable(&self, reason: String) -> NpzProblem {
         NpzProblem::Array { array: self.name, reason }
+    }
+
+    fn too_large(&self) -> NpzProblem {
+        NpzProblem::Memory { array: self.name, dtype: self.dtype(), shape: self.shape.clone() }
+    }
+
+    /// Not as many bytes of data as there should be.
+    fn length(&self, got: u64) -> NpzProblem {
+        let (dtype, shape) = (self.dtype(), self.shape.clone());
+        NpzProblem::Length { array: self.name, dtype, shape, got, expected: self.size() }
     }
 }
 
@@ -289,12 +332,6 @@ fn dtype_name(dtype: &TypeStr) -> String {
         TypeChar::Object => "object".to_owned(),
         _ => dtype.to_string(),
     }
-}
-
-/// The elements of a tensor as float32.
-pub(super) fn narrow(array: &'static str, shape: &[usize], elements: &[f64]) -> Result<Vec<f32>, NpzProblem> {
-    check_finite(array, shape, elements, |x| (x as f32).is_finite())?;
-    Ok(elements.iter().map(|&x| x as f32).collect())
 }
 
 fn check_finite(

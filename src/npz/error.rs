@@ -54,6 +54,15 @@ pub enum NpzProblem {
         /// Bytes that dtype and shape ask for.
         expected: u64,
     },
+    /// An array is larger than the memory that can be had.
+    Memory {
+        /// The array.
+        array: &'static str,
+        /// Its dtype.
+        dtype: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
     /// An array is of another dtype than those which are read.
     DType {
         /// The array.
@@ -141,7 +150,7 @@ pub enum NpzProblem {
     },
     /// The file cannot be written.
     Write(io::Error),
-    /// The path to be written is that of a folder or a device.
+    /// The path is that of a folder, a pipe or a device.
     NotAFile,
 }
 
@@ -185,6 +194,9 @@ impl fmt::Display for NpzProblem {
                 "{array} holds {got} bytes of data, expected {expected} for {dtype} of shape {}: write the archive again",
                 Shape(shape),
             ),
+            Self::Memory { array, dtype, shape } => {
+                write!(f, "{array} is {dtype} of shape {}: there is not enough memory for it", Shape(shape))
+            }
             Self::DType { array, got, expected } => write!(f, "{array} is {got}, expected {expected}"),
             Self::Mixed(Qkv { query, key, value }) => {
                 write!(f, "q is {query}, k is {key} and v is {value}, expected all three float or all three int8")
@@ -237,7 +249,7 @@ impl fmt::Display for NpzProblem {
             Self::Write(error) => {
                 write!(f, "cannot write it: {error}: expected a path in a folder that can be written")
             }
-            Self::NotAFile => f.write_str("is a folder or a device, expected the path of a file to write"),
+            Self::NotAFile => f.write_str("is a folder, a pipe or a device, expected a file"),
         }
     }
 }

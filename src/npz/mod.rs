@@ -34,13 +34,13 @@ mod error;
 mod output;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufReader, Read, Seek},
     path::Path,
 };
 
 use crate::mask::BooleanMask;
-use archive::{Archive, Elements, narrow};
+use archive::{Archive, Array};
 
 pub(crate) use error::Shape;
 pub use error::{NpzError, NpzProblem};
@@ -101,11 +101,15 @@ pub enum Values {
 /// # Errors
 /// [`NpzError`] when the file cannot be read, or does not hold what the [module](self) asks for.
 pub fn read(path: &Path) -> Result<Inputs, NpzError> {
-    let file = path.display().to_string();
-    match File::open(path) {
-        Ok(reader) => read_from(BufReader::new(reader), &file),
-        Err(error) => Err(NpzError { file, problem: NpzProblem::Io(error) }),
+    open(path).and_then(inputs).map_err(|problem| NpzError { file: path.display().to_string(), problem })
+}
+
+/// Opens a file. A pipe, which an archive cannot be read from, could keep this waiting.
+fn open(path: &Path) -> Result<BufReader<File>, NpzProblem> {
+    if !fs::metadata(path).map_err(NpzProblem::Io)?.is_file() {
+        return Err(NpzProblem::NotAFile);
     }
+    Ok(BufReader::new(File::open(path).map_err(NpzProblem::Io)?))
 }
 
 /// Reads the attention inputs of the archive in `reader`, which `name` names in errors.
@@ -119,34 +123,42 @@ pub fn read_from(reader: impl Read + Seek, name: &str) -> Result<Inputs, NpzErro
 fn inputs(reader: impl Read + Seek) -> Result<Inputs, NpzProblem> {
     let mut archive = Archive::open(reader)?;
     archive.require(&["q", "k", "v"], "q, k and v (numpy.savez(file, q=q, k=k, v=v))")?;
-    let (query, key, value) = (archive.tensor("q")?, archive.tensor("k")?, archive.tensor("v")?);
+    // All headers before any data: compressed, a tensor of anything is small.
+    let tensors = Qkv { query: archive.tensor("q")?, key: archive.tensor("k")?, value: archive.tensor("v")? };
+    let Qkv { query, key, value } = &tensors;
     let (heads, kv_heads) = head_counts(&query.shape, &key.shape, &value.shape)?;
     let [queries, dim] = [2, 1].map(|back| query.shape[query.shape.len() - back]);
     let keys = key.shape[key.shape.len() - 2];
-
     let (query_lead, key_lead) = (&query.shape[..query.shape.len() - 2], &key.shape[..key.shape.len() - 2]);
+    let mask = if archive.contains("mask") { Some(archive.mask(query_lead, [queries, keys])?) } else { None };
     let scales = ["q_scale", "k_scale", "v_scale"];
-    let values = match (query.elements, key.elements, value.elements) {
-        (Elements::Float(q), Elements::Float(k), Elements::Float(v)) => {
+    let values = match [query, key, value].map(Array::is_int8) {
+        [false, false, false] => {
             if let Some(scale) = scales.into_iter().find(|scale| archive.contains(scale)) {
                 return Err(NpzProblem::ScaleOfFloat { scale });
             }
-            let query = narrow("q", &query.shape, &q)?;
-            Values::Float(Qkv { query, key: narrow("k", &key.shape, &k)?, value: narrow("v", &value.shape, &v)? })
+            let mut floats = |tensor: &Array| tensor.narrow(&archive.floats(tensor)?);
+            Values::Float(Qkv { query: floats(query)?, key: floats(key)?, value: floats(value)? })
         }
-        (Elements::Int8(query), Elements::Int8(key), Elements::Int8(value)) => {
+        [true, true, true] => {
             archive.require(&scales, "q_scale, k_scale and v_scale beside int8 arrays (a number, or one per head)")?;
+            let [query_scale, key_scale, value_scale] = scales;
             let scales = Qkv {
-                query: archive.scales("q_scale", query_lead)?,
-                key: archive.scales("k_scale", key_lead)?,
-                value: archive.scales("v_scale", key_lead)?,
+                query: archive.scales(query_scale, query_lead)?,
+                key: archive.scales(key_scale, key_lead)?,
+                value: archive.scales(value_scale, key_lead)?,
             };
-            Values::Int8 { values: Qkv { query, key, value }, scales }
+            let mut integers = |tensor: &Array| archive.integers(tensor);
+            let values = Qkv { query: integers(query)?, key: integers(key)?, value: integers(value)? };
+            Values::Int8 { values, scales }
         }
-        _ => return Err(NpzProblem::Mixed(Qkv { query: query.dtype, key: key.dtype, value: value.dtype })),
+        _ => {
+            let [query, key, value] = [query, key, value].map(Array::dtype);
+            return Err(NpzProblem::Mixed(Qkv { query, key, value }));
+        }
     };
-    let mask = if archive.contains("mask") { Some(archive.mask(query_lead, [queries, keys])?) } else { None };
-    Ok(Inputs { heads, kv_heads, queries, keys, dim, query_shape: query.shape, mask, values })
+    let mask = mask.map(|mask| archive.broadcast(&mask, query_lead, [queries, keys])).transpose()?;
+    Ok(Inputs { heads, kv_heads, queries, keys, dim, query_shape: tensors.query.shape, mask, values })
 }
 
 /// Heads of the query, and of key and value, from the three shapes.

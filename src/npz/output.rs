@@ -1,8 +1,8 @@
 //! Attention's output as an archive: `out` and `out_scale`.
 
 use std::{
-    fs::{self, File},
-    io::{self, BufReader, BufWriter, Read, Seek, Write},
+    fs,
+    io::{self, BufWriter, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
@@ -10,7 +10,7 @@ use npyz::{AutoSerialize, WriterBuilder};
 use tempfile::NamedTempFile;
 use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
-use super::{Archive, Elements, NpzError, NpzProblem};
+use super::{Archive, NpzError, NpzProblem, open};
 
 /// What attention gave, `[.., queries, dim]`, leading dimensions are heads.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,11 +51,8 @@ impl Output {
     /// # Errors
     /// [`NpzError`] when the file cannot be read, or does not hold what the [module](super) asks for.
     pub fn read(path: &Path) -> Result<Self, NpzError> {
-        let file = path.display().to_string();
-        match File::open(path) {
-            Ok(reader) => Self::read_from(BufReader::new(reader), &file),
-            Err(error) => Err(NpzError { file, problem: NpzProblem::Io(error) }),
-        }
+        let read = open(path).and_then(Self::from_archive);
+        read.map_err(|problem| NpzError { file: path.display().to_string(), problem })
     }
 
     /// The same of the archive in `reader`, which `name` names in errors.
@@ -72,16 +69,17 @@ impl Output {
         let mut archive = Archive::open(reader)?;
         archive.require(&["out"], EXPECTED)?;
         let tensor = archive.tensor("out")?;
-        let mut output = Self { shape: tensor.shape, values: OutputValues::Float(Vec::new()) };
-        output.values = match tensor.elements {
-            Elements::Float(_) if archive.contains(SCALE) => return Err(NpzProblem::ScaleOfFloat { scale: SCALE }),
-            Elements::Float(values) => OutputValues::Float(values),
-            Elements::Int8(values) => {
-                archive.require(&[SCALE], "out_scale beside an int8 out (a number, or one per head)")?;
-                OutputValues::Int8 { values, scales: archive.scales(SCALE, output.lead())? }
-            }
+        let lead = &tensor.shape[..tensor.shape.len() - 2];
+        let values = if tensor.is_int8() {
+            archive.require(&[SCALE], "out_scale beside an int8 out (a number, or one per head)")?;
+            let scales = archive.scales(SCALE, lead)?;
+            OutputValues::Int8 { values: archive.integers(&tensor)?, scales }
+        } else if archive.contains(SCALE) {
+            return Err(NpzProblem::ScaleOfFloat { scale: SCALE });
+        } else {
+            OutputValues::Float(archive.floats(&tensor)?)
         };
-        Ok(output)
+        Ok(Self { shape: tensor.shape, values })
     }
 
     /// Writes the archive to `path`, in place of a file that is there. The same output gives the same bytes.

@@ -12,7 +12,7 @@ use attn_npu::{
 };
 use clap::{Args, ValueEnum};
 
-use crate::cli::interrupt;
+use crate::cli::{interrupt, say};
 
 /// Build what an NPU loads: an xclbin, its instructions, and a manifest of what they were made of.
 ///
@@ -130,10 +130,10 @@ impl Build {
         }
         let tools = Toolchain::find()?;
         for (pinned, got) in tools.unpinned() {
-            eprintln!("attn: {}: got {got}, written for {}; it is tried", pinned.tool, pinned.version);
+            say(&format!("{}: got {got}, written for {}; it is tried", pinned.tool, pinned.version));
         }
         for (version, why) in tools.doubtful() {
-            eprintln!("attn: {}: got {}: {why}; it is tried", version.tool, version.version);
+            say(&format!("{}: got {}: {why}; it is tried", version.tool, version.version));
         }
         let mut number = 0;
         let mut progress = |step: &Step| {
@@ -141,18 +141,18 @@ impl Build {
                 return ControlFlow::Break(());
             }
             number += 1;
-            eprintln!("attn: {number}/4 {step}");
+            say(&format!("{number}/4 {step}"));
             ControlFlow::Continue(())
         };
         // Ctrl-C ends the tool, too; what there is of a build goes away before this process does.
         interrupt::handle()?;
         match interrupt::finish(|| build.run(&tools, &mut progress)) {
             Ok(Outcome::Built) => {}
-            Ok(Outcome::UpToDate) => eprintln!("attn: up to date"),
+            Ok(Outcome::UpToDate) => say("up to date"),
             Err(BuildError::Interrupted) => return Ok(ExitCode::from(interrupt::INTERRUPTED)),
             // What a tool said has several lines.
             Err(error @ BuildError::Tool { .. }) => {
-                eprintln!("attn: {error}");
+                say(&error.to_string());
                 return Ok(ExitCode::FAILURE);
             }
             Err(error) => return Err(error.into()),

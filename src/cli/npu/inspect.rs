@@ -1,20 +1,19 @@
 use std::{
     error::Error,
-    fmt, fs,
-    io::{self, Read, Write},
+    fmt,
+    io::{self, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
 use attn_npu::{
-    build::Manifest,
+    build::{self, Manifest},
     xclbin::{Kernel, Partition, Xclbin},
 };
 use clap::Args;
 use serde::Serialize;
 
-/// Far more than a design of the whole array takes: what has no end is no xclbin.
-const MOST_BYTES: u64 = 256 << 20;
+use crate::cli::printable;
 
 /// Print what an xclbin holds: UUID, platform, sections, kernels and their arguments, columns, and the sizes of its PDIs.
 ///
@@ -46,12 +45,7 @@ pub(super) struct Inspect {
 impl Inspect {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let file = self.file.display();
-        let mut bytes = Vec::new();
-        let read = fs::File::open(&self.file).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes));
-        read.map_err(|error| format!("{file}: cannot read it: {error}"))?;
-        if bytes.len() as u64 > MOST_BYTES {
-            return Err(format!("{file}: got more than {MOST_BYTES} bytes, expected an xclbin").into());
-        }
+        let bytes = build::read(&self.file).map_err(|error| format!("{file}: cannot read it: {error}"))?;
         let xclbin = Xclbin::parse(&bytes).map_err(|error| format!("{file}: {error}"))?;
         let manifest = self.compare(&bytes)?;
         let mut out = io::stdout().lock();
@@ -60,7 +54,7 @@ impl Inspect {
                 .map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
-            writeln!(out, "{file}: {} bytes", xclbin.length)?;
+            writeln!(out, "{}: {} bytes", printable(&file.to_string()), xclbin.length)?;
             write(&mut out, &xclbin)?;
             if let Some(Comparison { file, partition, differences }) = &manifest {
                 let is = if differences.is_empty() { "as" } else { "not as" };
@@ -76,13 +70,13 @@ impl Inspect {
     fn compare(&self, xclbin: &[u8]) -> Result<Option<Comparison>, Box<dyn Error>> {
         let path = self.file.with_extension("json");
         let wrong = |error: &dyn fmt::Display| format!("{}: no manifest: {error}", path.display());
-        let text = match fs::read(&path) {
+        let text = match build::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(wrong(&error).into()),
         };
         let manifest = Manifest::from_json(&text).map_err(|error| wrong(&error))?;
-        let instructions = fs::read(self.file.with_extension("insts.bin")).ok();
+        let instructions = build::read(&self.file.with_extension("insts.bin")).ok();
         Ok(Some(Comparison {
             file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             differences: manifest.differences(xclbin, instructions.as_deref())?,

@@ -1,11 +1,11 @@
 //! What products were made of.
 
-use std::{collections::BTreeMap, fmt, fs};
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Build, Instructions, SOURCES, Step, Toolchain};
+use super::{Build, Instructions, SOURCES, Step, Toolchain, read};
 use crate::{
     design::{Design, Device, Form},
     layout::ABI,
@@ -90,11 +90,11 @@ impl Manifest {
 
     /// Whether the manifest beside the products is this one, and they are what it says.
     pub(super) fn is_up_to_date(&self, build: &Build) -> bool {
-        let Ok(text) = fs::read(build.product("json")) else { return false };
+        let Ok(text) = read(&build.product("json")) else { return false };
         let Ok(found) = Self::from_json(&text) else { return false };
         let same = Self { products: found.products.clone(), ..self.clone() } == found;
         let is_there = |suffix: &str| {
-            let content = fs::read(build.product(suffix)).ok();
+            let content = read(&build.product(suffix)).ok();
             content.is_some_and(|content| found.products.get(suffix) == Some(&Product::of(&content)))
         };
         same && is_there("xclbin") && is_there("insts.bin")

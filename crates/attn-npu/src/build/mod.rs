@@ -15,7 +15,8 @@ pub use manifest::{Manifest, Product};
 pub use toolchain::{LOCK, Pinned, Toolchain};
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::{self, Read as _},
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
@@ -30,6 +31,28 @@ const SOURCES: [(&str, &str); 4] = [
     ("attention_tile.h", include_str!("../../kernels/attention_tile.h")),
     ("aie2/attention_tile.cc", include_str!("../../kernels/aie2/attention_tile.cc")),
 ];
+
+/// Far more than a design of the whole array takes.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// Reads a product. A pipe, which could keep this waiting, or a device, which may have no end, is none.
+///
+/// # Errors
+/// What the system says; something else than a file; more than 256 MiB.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let refuse = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    if !fs::metadata(path)?.is_file() {
+        return refuse("is a folder, a pipe or a device, expected a file".to_owned());
+    }
+    let file = fs::File::open(path)?;
+    let length = file.metadata()?.len();
+    if length > MOST_BYTES {
+        return refuse(format!("got {length} bytes, expected at most {MOST_BYTES}"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// What to build, and where.
 #[derive(Clone, Debug)]

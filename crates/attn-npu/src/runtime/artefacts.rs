@@ -1,21 +1,14 @@
 //! What `attn npu build` left: read, and compared with what it says of itself, before any of it is given to the device.
 
-use std::{
-    fs,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{SessionError, objects::Objects, plan::Room};
 use crate::{
-    build::{Instructions, KERNEL, Manifest},
+    build::{self, Instructions, KERNEL, Manifest},
     design::Design,
     layout::ABI,
     xclbin::{Uuid, Xclbin},
 };
-
-/// Far more than a design of the whole array takes: what has no end is none of these files.
-pub const MOST_BYTES: u64 = 256 << 20;
 
 /// An xclbin, with what lies beside it.
 #[derive(Clone, Debug)]
@@ -80,11 +73,5 @@ impl Artefacts {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SessionError> {
-    let wrong = SessionError::file(path);
-    let mut bytes = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)).map_err(&wrong)?;
-    if bytes.len() as u64 > MOST_BYTES {
-        return Err(wrong(io::Error::from(io::ErrorKind::FileTooLarge)));
-    }
-    Ok(bytes)
+    build::read(path).map_err(SessionError::file(path))
 }

@@ -45,7 +45,7 @@ mod self_test;
 mod tests;
 mod xrt;
 
-pub use artefacts::{Artefacts, MOST_BYTES};
+pub use artefacts::Artefacts;
 pub use error::{NoDevice, SessionError};
 pub use xrt::{Binding, CommandState, XrtError};
 
