@@ -361,12 +361,13 @@ pub(crate) fn largest_magnitude(values: &[f64]) -> f64 {
 /// The output scale with which the largest magnitude of the truth becomes 127.
 ///
 /// Where next to nothing is left of the values, because they cancel or no key is visible, it is the smallest scale that
-/// attention takes with values of scale `value`.
+/// attention takes with values of scale `value`; where that is subnormal, or as large as can be, the next one that it takes.
 #[must_use]
 pub fn calibrated_scale(largest: f64, value: f32) -> f32 {
-    let smallest = f64::from(value) / MAX_GAIN;
+    let value = f64::from(value);
     // Rounding must not carry the quotient above MAX_GAIN.
-    ((largest / 127.0).max(smallest * (1.0 + 1e-6)) as f32).max(f32::MIN_POSITIVE)
+    let smallest = (value / MAX_GAIN * (1.0 + 1e-6)).max(f32::MIN_POSITIVE.into());
+    (largest / 127.0).max(smallest).min(value / MIN_GAIN).min(f32::MAX.into()) as f32
 }
 
 /// Why a problem could not be made or solved.
@@ -518,7 +519,7 @@ mod tests {
     #[test]
     fn every_calibrated_scale_is_one_that_attention_takes() {
         for share in [0.0, 1e-300, 1e-17, 1e-6, 1.0, 128.0] {
-            for value in [1.0, 0.01, 3e-7, 1e30] {
+            for value in [1.0, 0.01, 3e-7, 1e30, f32::MAX, f32::MIN_POSITIVE, f32::from_bits(1)] {
                 let out = calibrated_scale(share * f64::from(value), value);
                 let scales = Scales { query: 1.0, key: 1.0, value, out };
                 assert!(Parameters::new(64, scales).is_ok(), "{share} of {value}: {out}");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_usage_error, attn, stdout};
+use common::{attn, stdout};
 use serde_json::Value;
 
 fn report(arguments: &[&str]) -> (Option<i32>, Value) {
@@ -66,19 +66,4 @@ fn a_program_without_xrt_says_so() {
     let xrt = xrt.expect("a check");
     assert_eq!(xrt["detail"], "this program was built without XRT");
     assert!(xrt["fix"].as_str().is_some_and(|fix| fix.contains("--features xrt-shim")), "{xrt}");
-    for command in ["run", "validate", "bench"] {
-        let input: &[&str] = if command == "run" { &["--input", "in.npz", "--output", "out.npz"] } else { &[] };
-        let npu = ["--backend", "npu", "--xclbin", "missing.xclbin"];
-        assert_usage_error(
-            &[&[command][..], input, &npu].concat(),
-            &["backend npu: this program was built without XRT"],
-        );
-        assert_usage_error(&[&[command][..], input, &npu[..2]].concat(), &["got no xclbin, expected --xclbin FILE"]);
-    }
-}
-
-#[test]
-fn usage_errors() {
-    assert_usage_error(&["doctor", "--for", "gpu"], &["invalid value 'gpu'"]);
-    assert_usage_error(&["doctor", "--timeout", "0"], &["--timeout"]);
 }

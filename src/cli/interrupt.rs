@@ -18,12 +18,13 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 static BUSY: Mutex<()> = Mutex::new(());
 
 /// From now on a signal ends the process as soon as nothing is [finished](finish) first.
-pub(super) fn handle() -> Result<(), ctrlc::Error> {
-    ctrlc::set_handler(|| {
+pub(super) fn handle() -> Result<(), String> {
+    let handled = ctrlc::set_handler(|| {
         ASKED.store(true, Relaxed);
         let _idle = BUSY.lock();
         process::exit(INTERRUPTED.into());
-    })
+    });
+    handled.map_err(|error| format!("threads: cannot start the one that waits for signals: {error}"))
 }
 
 /// Whether a signal has asked to end, for what takes long to finish.

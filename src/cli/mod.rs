@@ -48,7 +48,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(cli) => cli,
         // What was asked for: --help, --version, or nothing.
         Err(text) if !text.use_stderr() => {
-            return text.print().map_or_else(|error| failed(&error.into()), |()| ExitCode::SUCCESS);
+            return text.print().map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS);
         }
         Err(text) if text.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => text.exit(),
         Err(error) => return refuse(&one_line(&error.to_string())),
@@ -61,10 +61,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Npu(command) => command.run(),
         Command::Doctor(command) => command.run(),
     };
-    result.unwrap_or_else(|error| failed(&error))
+    result.unwrap_or_else(|error| failed(&*error))
 }
 
-fn failed(error: &Box<dyn Error>) -> ExitCode {
+fn failed(error: &(dyn Error + 'static)) -> ExitCode {
     // Whoever read the report has seen enough of it (`attn validate | head`).
     if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;

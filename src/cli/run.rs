@@ -23,7 +23,7 @@ use super::{
 /// Float tensors are quantised first, each head with its largest magnitude / 127. Says on stderr which backend computed.
 ///
 /// Exit status: 0 if the output was written, 2 for a usage or input error; the output file is then as it was before. After
-/// Ctrl-C (130) it is as before, or whole.
+/// Ctrl-C, or another signal that asks to end, (130) it is as before, or whole.
 #[derive(Args)]
 #[command(after_help = format!("\
 Examples:

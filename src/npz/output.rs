@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, BufWriter, Read, Seek, Write},
+    io::{self, Cursor, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
@@ -91,19 +91,24 @@ impl Output {
     /// [`NpzError`] when the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), NpzError> {
         let write = || -> Result<(), NpzProblem> {
-            let (target, file) = beside(path)?;
-            let mut writer = BufWriter::new(file.as_file());
-            self.write_to(&mut writer).and_then(|()| writer.flush()).map_err(NpzProblem::Write)?;
-            drop(writer);
-            file.as_file().sync_all().map_err(NpzProblem::Write)?;
-            file.persist(&target).map_err(|error| NpzProblem::Write(error.error))?;
+            let archive = self.archive().map_err(NpzProblem::Write)?;
+            let (target, part) = beside(path)?;
+            let mut file = part.as_file();
+            file.write_all(&archive).and_then(|()| file.sync_all()).map_err(NpzProblem::Write)?;
+            part.persist(&target).map_err(|error| NpzProblem::Write(error.error))?;
             Ok(())
         };
         write().map_err(|problem| NpzError { file: path.display().to_string(), problem })
     }
 
-    fn write_to(&self, writer: impl Write + Seek) -> io::Result<()> {
-        let mut archive = ZipWriter::new(writer);
+    /// The bytes of the archive. In memory: a `ZipWriter` that cannot write says so on stderr by itself.
+    fn archive(&self) -> io::Result<Vec<u8>> {
+        let bytes = match &self.values {
+            OutputValues::Float(values) => size_of_val(&values[..]),
+            OutputValues::Int8 { values, scales } => size_of_val(&values[..]) + size_of_val(&scales[..]),
+        };
+        // Two headers and the directory take less than a KiB, but for shapes that nobody has.
+        let mut archive = ZipWriter::new(Cursor::new(Vec::with_capacity(bytes + 1024)));
         match &self.values {
             OutputValues::Float(values) => write_array(&mut archive, "out", &self.shape, values)?,
             OutputValues::Int8 { values, scales } => {
@@ -111,8 +116,7 @@ impl Output {
                 write_array(&mut archive, "out_scale", &[scales.len()], scales)?;
             }
         }
-        archive.finish()?;
-        Ok(())
+        Ok(archive.finish()?.into_inner())
     }
 }
 

@@ -107,6 +107,9 @@ fn patched(bytes: &[u8], signature: &[u8], number: usize, changes: &[(usize, &[u
     patched
 }
 
+/// What is no file, to read or to write.
+pub(crate) const NO_FILE: &str = "is a folder, a pipe or a device, expected a file";
+
 const DAMAGED: &str = "the archive is truncated or damaged (";
 
 fn files() -> Vec<Case> {
@@ -118,10 +121,10 @@ fn files() -> Vec<Case> {
         ("two bytes", b"PK", DAMAGED.to_owned()),
         ("text", b"q,k,v\n1,2,3\n", starts_with("q,k,v\\n")),
         ("a terminal's commands", b"\x1b[2J\x07\xff", starts_with("\\x1b[2J\\x07\\xff")),
-        ("zeros", &[0; 1 << 16], starts_with("\\x00\\x00\\x00\\x00\\x00\\x00")),
+        ("zeros", &[0; 1 << 10], starts_with("\\x00\\x00\\x00\\x00\\x00\\x00")),
         ("compressed by gzip", b"\x1f\x8b\x08\0\0\0\0\0", starts_with("\\x1f\\x8b\\x08\\x00\\x00\\x00")),
         ("a single array", &array, "this is a single .npy array, expected an .npz archive".to_owned()),
-        ("a start and zeros", &[b"PK\x03\x04", &[0; 1 << 16][..]].concat(), DAMAGED.to_owned()),
+        ("a start and zeros", &[b"PK\x03\x04", &[0; 1 << 10][..]].concat(), DAMAGED.to_owned()),
         ("nothing but ends", &END.repeat(1 << 18), DAMAGED.to_owned()),
         ("nothing but members", &LOCAL.repeat(1 << 18), DAMAGED.to_owned()),
     ]
@@ -134,13 +137,11 @@ fn files() -> Vec<Case> {
             let case = case(format!("{program}: {name}"), &format!("{command} {path}"), format!("{path}: {message}"));
             case.file("other.npz", archive_bytes(&[("out", "<f4", "(1, 1)", &ONE)]))
         };
-        const NO_FILE: &str = "is a folder, a pipe or a device, expected a file";
         cases.extend([
             path("missing", "missing.npz", "cannot read it: No such file or directory"),
             path("a folder", ".", NO_FILE),
             path("below a file", "other.npz/in.npz", "cannot read it: Not a directory"),
             path("a name that is too long", &"x".repeat(300), "cannot read it: File name too long"),
-            path("a path that is too long", &"x/".repeat(3000), "xx").end("File name too long (os error 36)"),
             path("nothing at all", "/dev/null", NO_FILE),
             path("a pipe that nobody writes", "pipe", NO_FILE).make(pipe),
             path("a link to itself", "link", "cannot read it: Too many levels of symbolic links")
@@ -158,6 +159,9 @@ fn files() -> Vec<Case> {
             let case = case.file("other.npz", archive_bytes(&[("out", "<f4", "(1, 1)", &ONE)]));
             case.argument(file).file(file, "text")
         };
+        let deep = case(format!("{program}: a path that is too long"), command, "x/x/x").argument("x/".repeat(3000));
+        let deep = deep.file("other.npz", archive_bytes(&[("out", "<f4", "(1, 1)", &ONE)]));
+        cases.push(deep.end("cannot read it: File name too long (os error 36)"));
         cases.push(named("two lines", b"a\nattn: b", "a\\nattn: b"));
         cases.push(named("a terminal's commands", b"\x1b[2J\x07\r\xc2\x9b2J", "\\u{1b}[2J\\u{7}\\r\\u{9b}2J"));
         cases.push(named("no text", b"\xff\xfe.npz", "\u{fffd}\u{fffd}.npz"));
@@ -215,6 +219,10 @@ fn containers() -> Vec<Case> {
         patched(&compressed, CENTRAL, 0, &[(24, &[compressed[at] ^ by])])
     };
     let unreadable = "cannot read array q: ";
+    // Header and directory agree on a GiB; there are 32 bytes.
+    let agreed = with(&[("q", "|i1", "(134217728, 8)", &TENSOR)]);
+    let header = u32::from_le_bytes(*agreed[find(&agreed, CENTRAL)[5] + 24..].first_chunk().expect("a size")) - 32;
+    let agreed = patched(&agreed, CENTRAL, 5, &[(24, &((1 << 30) + header).to_le_bytes())]);
     let names =
         |name: &str, count: usize| zip_of(&(0..count).map(|i| (format!("{name}{i:02}.npy"), "")).collect::<Vec<_>>());
     [
@@ -233,10 +241,11 @@ fn containers() -> Vec<Case> {
         ("deflated, it says, and stored", central(10, &[8]), unreadable),
         ("a size of one more", size(1), "q holds 193 bytes of data, expected 192 for float32 of shape (2, 3, 8)"),
         ("a size of far more", central(24, &[0xfe, 0xff, 0xff, 0xff]), "q holds "),
+        ("a size that the array's header has, too", agreed, "q holds 32 bytes of data, expected 1073741824 for int8"),
         ("a compressed size of far more", central(20, &[0xfe, 0xff, 0xff, 0xff]), unreadable),
         ("a member that begins nowhere", central(42, &[0xfe, 0xff, 0xff, 0xff]), unreadable),
         ("a member that begins in another", central(42, &[1]), unreadable),
-        ("a member without its signature", local(0, b"XX"), unreadable),
+        ("a member without its signature", patched(&good, LOCAL, 0, &[(2, b"XX")]), unreadable),
         ("a member whose name is longer", local(26, &[0xff, 0xff]), unreadable),
         ("a directory without its signature", patched(&good, CENTRAL, 3, &[(0, b"XX")]), DAMAGED),
         ("a directory that begins nowhere", end(16, &[0xfe, 0xff, 0xff, 0xff]), DAMAGED),
@@ -467,6 +476,7 @@ const BAD: &[(&str, &str)] = &[
         "bad_member_overflow.npz",
         "q holds 32 bytes of data, expected 18446744073709551615 for float32 of shape (4611686018427387904, 4, 4): write the archive again",
     ),
+    ("bad_member_brackets.npz", "cannot read array q: its header is \"[[[["),
     (
         "bad_member_header_length.npz",
         "cannot read array q: its header has 4294967295 bytes, expected at most 10000: write the archive again with numpy.savez",
@@ -491,25 +501,26 @@ fn every_archive_of_numpy_is_in_the_table() {
     assert_eq!(files, tested);
 }
 
+/// [`GOOD`] with another member `q.npy`.
+fn with_query(bytes: &[u8]) -> Vec<u8> {
+    let others = GOOD[1..].iter();
+    let others = others.map(|(name, dtype, shape, data)| (format!("{name}.npy"), npy(&header(dtype, shape), data)));
+    zip_of(&[("q.npy".to_owned(), bytes.to_vec())].into_iter().chain(others).collect::<Vec<_>>())
+}
+
+/// Both commands refuse these headers.
+fn of_headers(headers: &[(&str, Vec<u8>, &str)]) -> Vec<Case> {
+    let refused = headers
+        .iter()
+        .flat_map(|(name, query, message)| input(&format!("a header of {name}"), &with_query(query), message));
+    refused.collect()
+}
+
+const UNREADABLE: &str = "cannot read array q: its header is ";
+
 fn headers() -> Vec<Case> {
-    let q = |bytes: Vec<u8>| {
-        let members: Vec<_> = [("q.npy".to_owned(), bytes)]
-            .into_iter()
-            .chain(
-                GOOD[1..]
-                    .iter()
-                    .map(|(name, dtype, shape, data)| (format!("{name}.npy"), npy(&header(dtype, shape), data))),
-            )
-            .collect();
-        zip_of(&members)
-    };
-    let shape = |shape: &str| q(npy(&header("|i1", shape), &TENSOR));
-    let raw = |header: &str| q(npy(header, &TENSOR));
-    let of_length =
-        |length: u32, there: usize| q([b"\x93NUMPY\x02\x00", &length.to_le_bytes()[..], &vec![b' '; there]].concat());
-    let unreadable = "cannot read array q: its header is ";
-    let padded = |length: usize| format!("{}\n", format!("{:1$}", header("|i1", "(4, 8)").trim_end(), length - 1));
-    [
+    let shape = |shape: &str| npy(&header("|i1", shape), &TENSOR);
+    let mut cases = of_headers(&[
         (
             "2^60 elements",
             shape("(1152921504606846976, 1)"),
@@ -525,20 +536,31 @@ fn headers() -> Vec<Case> {
             shape("(18446744073709551615, 0)"),
             "q has shape (18446744073709551615, 0), expected no dimension of zero",
         ),
-        ("a length beyond 2^64", shape("(18446744073709551616, 8)"), unreadable),
-        ("a negative length", shape("(-4, 8)"), unreadable),
-        ("two negative lengths", shape("(-4, -8)"), unreadable),
-        ("a length of no integer", shape("(4.0, 8)"), unreadable),
-        ("a length in words", shape("(four, 8)"), unreadable),
-        ("a shape without brackets", shape("4, 8"), unreadable),
-        ("a shape in a shape", shape("((4, 8), 8)"), unreadable),
-        ("a shape without an end", shape("(4, 8"), unreadable),
-        ("an order that is none", raw("{'descr': '|i1', 'fortran_order': None, 'shape': (4, 8), }\n"), unreadable),
-        ("no order", raw("{'descr': '|i1', 'shape': (4, 8), }\n"), unreadable),
-        ("no dtype", raw("{'fortran_order': False, 'shape': (4, 8), }\n"), unreadable),
-        ("no shape", raw("{'descr': '|i1', 'fortran_order': False, }\n"), unreadable),
-        ("an expression", raw("__import__('os').system('id')\n"), unreadable),
-        ("zeros", raw(&"\0".repeat(118)), unreadable),
+        ("a length beyond 2^64", shape("(18446744073709551616, 8)"), UNREADABLE),
+        ("a negative length", shape("(-4, 8)"), UNREADABLE),
+        ("two negative lengths", shape("(-4, -8)"), UNREADABLE),
+        ("a length of no integer", shape("(4.0, 8)"), UNREADABLE),
+        ("a length in words", shape("(four, 8)"), UNREADABLE),
+        ("a shape without brackets", shape("4, 8"), UNREADABLE),
+        ("a shape in a shape", shape("((4, 8), 8)"), UNREADABLE),
+        ("a shape without an end", shape("(4, 8"), UNREADABLE),
+    ]);
+    cases.extend(headers_of_another_form());
+    cases
+}
+
+fn headers_of_another_form() -> Vec<Case> {
+    let raw = |header: &str| npy(header, &TENSOR);
+    let of_length =
+        |length: u32, there: usize| [b"\x93NUMPY\x02\x00", &length.to_le_bytes()[..], &vec![b' '; there]].concat();
+    let padded = |length: usize| format!("{:1$}\n", header("|i1", "(4, 8)").trim_end(), length - 1);
+    of_headers(&[
+        ("an order that is none", raw("{'descr': '|i1', 'fortran_order': None, 'shape': (4, 8), }\n"), UNREADABLE),
+        ("no order", raw("{'descr': '|i1', 'shape': (4, 8), }\n"), UNREADABLE),
+        ("no dtype", raw("{'fortran_order': False, 'shape': (4, 8), }\n"), UNREADABLE),
+        ("no shape", raw("{'descr': '|i1', 'fortran_order': False, }\n"), UNREADABLE),
+        ("an expression", raw("__import__('os').system('id')\n"), UNREADABLE),
+        ("zeros", raw(&"\0".repeat(118)), UNREADABLE),
         (
             "a terminal's commands",
             raw("\x1b[2J\r\n"),
@@ -546,49 +568,45 @@ fn headers() -> Vec<Case> {
         ),
         (
             "a dtype of a terminal's commands",
-            q(npy(&header("\x1b[2J", "(4, 8)"), &TENSOR)),
+            npy(&header("\x1b[2J", "(4, 8)"), &TENSOR),
             "q is \\u{1b}[2J, expected float16",
         ),
-        ("a long dtype", q(npy(&header(&"x".repeat(9000), "(4, 8)"), &TENSOR)), "q is xxx"),
+        ("a long dtype", npy(&header(&"x".repeat(9000), "(4, 8)"), &TENSOR), "q is xxx"),
         (
             "a dtype of 2^64 bytes",
-            q(npy(&header("|S18446744073709551615", "(4, 8)"), &TENSOR)),
+            npy(&header("|S18446744073709551615", "(4, 8)"), &TENSOR),
             "q is |S18446744073709551615, expected float16",
         ),
         (
             "an int8 of no byte",
-            q(npy(&header("|i0", "(4, 8)"), &TENSOR)),
-            "q is int0, expected float16, float32, float64 or int8",
+            npy(&header("|i0", "(4, 8)"), &TENSOR),
+            "q is |i0, expected float16, float32, float64 or int8",
         ),
         (
             "a float of 2^61 bytes",
-            q(npy(&header("<f2305843009213693952", "(4, 8)"), &TENSOR)),
-            "q is float18446744073709551615, expected float16",
+            npy(&header("<f2305843009213693952", "(4, 8)"), &TENSOR),
+            "q is <f2305843009213693952, expected float16",
         ),
         (
             "no text",
-            q([b"\x93NUMPY\x01\x00\x02\x00", &[0xff, 0xfe][..], &TENSOR].concat()),
+            [b"\x93NUMPY\x01\x00\x02\x00", &[0xff, 0xfe][..], &TENSOR].concat(),
             "cannot read array q: its header is not text",
         ),
-        ("nothing behind the signature", q(b"\x93NUMPY".to_vec()), "cannot read array q: it ends within its header"),
-        (
-            "nothing behind the version",
-            q(b"\x93NUMPY\x01\x00".to_vec()),
-            "cannot read array q: it ends within its header",
-        ),
+        ("nothing behind the signature", b"\x93NUMPY".to_vec(), "cannot read array q: it ends within its header"),
+        ("nothing behind the version", b"\x93NUMPY\x01\x00".to_vec(), "cannot read array q: it ends within its header"),
         (
             "version 0.0",
-            q(b"\x93NUMPY\x00\x00\x00\x00".to_vec()),
+            b"\x93NUMPY\x00\x00\x00\x00".to_vec(),
             "cannot read array q: npy version 0.0, expected 1.0, 2.0 or 3.0",
         ),
         (
             "version 4.0",
-            q(b"\x93NUMPY\x04\x00\x00\x00".to_vec()),
+            b"\x93NUMPY\x04\x00\x00\x00".to_vec(),
             "cannot read array q: npy version 4.0, expected 1.0, 2.0 or 3.0",
         ),
         (
             "version 255.255",
-            q(b"\x93NUMPY\xff\xff\x00\x00".to_vec()),
+            b"\x93NUMPY\xff\xff\x00\x00".to_vec(),
             "cannot read array q: npy version 255.255, expected",
         ),
         (
@@ -606,10 +624,7 @@ fn headers() -> Vec<Case> {
             of_length(1_000_000, 1_000_000),
             "cannot read array q: its header has 1000000 bytes, expected at most 10000",
         ),
-    ]
-    .into_iter()
-    .flat_map(|(name, bytes, message)| input(&format!("a header of {name}"), &bytes, message))
-    .collect()
+    ])
 }
 
 fn dtypes() -> Vec<Case> {
@@ -937,17 +952,23 @@ fn no_outputs() -> Vec<Case> {
     cases
 }
 
-/// Archives that are taken, although they look odd, with options: name, bytes, options.
-pub(crate) const ODD: [(&str, fn() -> Vec<u8>, &str); 9] = [
+/// [`GOOD`] with other scales of queries and values, and one number as values.
+fn scaled(query: f32, value: f32, number: u8) -> Vec<u8> {
+    let (query, value) = (query.to_le_bytes(), value.to_le_bytes());
+    with(&[("v", "|i1", "(4, 8)", &[number; 32]), ("q_scale", "<f4", "()", &query), ("v_scale", "<f4", "()", &value)])
+}
+
+/// Name, bytes and options.
+type Odd = (&'static str, fn() -> Vec<u8>, &'static str);
+
+/// Archives that are taken, although they look odd.
+pub(crate) const ODD: [Odd; 10] = [
     ("a mask of other bytes than 0 and 1", || with(&[("mask", "|b1", "(4, 4)", &[7; 16])]), ""),
     ("a mask that hides everything", || with(&[("mask", "|b1", "()", &[0])]), ""),
     ("keys beyond every offset", good, " --causal=18446744073709551615"),
     ("no valid key", good, " --valid-keys 0"),
-    (
-        "the smallest scales",
-        || with(&["q_scale", "k_scale", "v_scale"].map(|name| (name, "<f4", "()", &[1, 0, 0, 0][..]))),
-        "",
-    ),
+    ("the smallest scales", || scaled(f32::from_bits(1), f32::from_bits(1), 3), ""),
+    ("the largest scale", || scaled(1e-9, f32::MAX, 0x80), ""),
     ("-128", || with(&["q", "k", "v"].map(|name| (name, "|i1", "(4, 8)", &[0x80; 32][..]))), ""),
     ("nothing but zeros", || floats("<f4", [&[0; 128]; 3]), ""),
     ("subnormal floats", || floats("<f4", [&[1, 0, 0, 0].repeat(32); 3]), ""),

@@ -9,7 +9,7 @@ use std::{
 use attn::backend::Isa;
 
 use crate::{
-    archives::good,
+    archives::{NO_FILE, good},
     common::fixture,
     runner::{Case, case, pipe, refuse},
 };
@@ -65,15 +65,28 @@ fn arguments() -> Vec<Case> {
         let long = "x".repeat(100_000);
         let unexpected = |argument: &str| format!("unexpected argument '{argument}' found");
         cases.extend([
-            case(format!("{command}: an option"), &format!("{command} --frobnicate"), unexpected("--frobnicate")),
-            case(format!("{command}: an argument too many"), &format!("{command} c.npz"), unexpected("c.npz")),
-            case(format!("{command}: a long one"), command, unexpected("xxx").split_once('x').expect("an x").0)
-                .argument(&long)
-                .end("For more information, try '--help'."),
-            case(format!("{command}: a terminal's commands"), command, unexpected(r"--\u{1b}[2J\u{7}"))
+            case(
+                format!("arguments of {command}: an option"),
+                &format!("{command} --frobnicate"),
+                unexpected("--frobnicate"),
+            ),
+            case(
+                format!("arguments of {command}: an argument too many"),
+                &format!("{command} c.npz"),
+                unexpected("c.npz"),
+            ),
+            case(
+                format!("arguments of {command}: a long one"),
+                command,
+                unexpected("xxx").split_once('x').expect("an x").0,
+            )
+            .argument(&long)
+            .end("For more information, try '--help'."),
+            case(format!("arguments of {command}: a terminal's commands"), command, "unexpected argument '--")
                 .argument("--\x1b[2J\x07"),
-            case(format!("{command}: two lines"), command, "unexpected argument '--a").argument("--a\nattn: b"),
-            case(format!("{command}: no text"), command, unexpected("--\u{fffd}"))
+            case(format!("arguments of {command}: two lines"), command, "unexpected argument '--a")
+                .argument("--a\nattn: b"),
+            case(format!("arguments of {command}: no text"), command, unexpected("--\u{fffd}"))
                 .argument(OsStr::from_bytes(b"--\xff")),
         ]);
     }
@@ -98,7 +111,7 @@ fn arguments() -> Vec<Case> {
         of("npu inspect", "the following required arguments were not provided: <FILE.xclbin>"),
         of("doctor --for gpu", "invalid value 'gpu' for '--for <npu|cpu>'"),
         of("npu build --heads 8", "the following required arguments were not provided: --queries <M>, --keys <N>"),
-        of("npu build --queries 8", "the following required arguments were not provided: --heads <H>"),
+        of("npu build --queries 8", "the following required arguments were not provided: --keys <N>, --heads <H>"),
         of("npu build --config tile-core --tiles 3", "the argument '--config <NAME>' cannot be used with"),
         of("npu build --tiles 3 --heads 8 --queries 8 --keys 8", "the argument '--tiles <N>' cannot be used with"),
         of("npu build --config tiles", "invalid value 'tiles' for '--config <NAME>': expected tile-core, tile-column"),
@@ -132,7 +145,7 @@ fn numbers() -> Vec<Case> {
             "invalid value '{scale}' for '--out-scale <calibrated|v|NUMBER>': got {scale}, expected calibrated, v, or a \
              positive number in the range of float32"
         );
-        cases.push(with(&format!("--out-scale {scale}"), &message));
+        cases.push(with(&format!("--out-scale={scale}"), &message));
     }
     for (shape, message) in [
         ("8x1500x64", "got `8x1500x64`, expected four numbers, HEADSxQUERIESxKEYSxDIM"),
@@ -204,8 +217,6 @@ pub(crate) fn xclbin() -> Vec<u8> {
     fs::read(fixture("crates/attn-npu/tests/xclbin/stand_in.xclbin")).expect("a fixture")
 }
 
-const NO_FILE: &str = "cannot read it: is a folder, a pipe or a device, expected a file";
-
 fn xclbins() -> Vec<Case> {
     let whole = xclbin();
     let patched = |at: usize, new: &[u8]| {
@@ -252,14 +263,15 @@ fn xclbins() -> Vec<Case> {
     .into_iter()
     .flatten()
     .collect();
+    let no_file = format!("cannot read it: {NO_FILE}");
     let path = |name: &str, path: &str, message: &str| {
         case(format!("inspect: {name}"), &format!("npu inspect {path}"), format!("{path}: {message}"))
     };
     cases.extend([
         path("missing", "missing.xclbin", "cannot read it: No such file"),
-        path("a folder", ".", NO_FILE),
-        path("a pipe that nobody writes", "pipe", NO_FILE).make(pipe),
-        path("without an end", "/dev/zero", NO_FILE),
+        path("a folder", ".", &no_file),
+        path("a pipe that nobody writes", "pipe", &no_file).make(pipe),
+        path("without an end", "/dev/zero", &no_file),
         // No byte of it is on the disk.
         path("a TiB", "large", "cannot read it: got 1099511627776 bytes, expected at most 268435456")
             .make(|folder| fs::File::create(folder.join("large"))?.set_len(1 << 40)),
@@ -280,10 +292,9 @@ fn xclbins() -> Vec<Case> {
         beside("nested deeply", "").file("attn.json", "[".repeat(1 << 20)),
         beside("a long key", "").file("attn.json", format!("{{\"device\": \"npu1\", \"{}\": 1}}", "x".repeat(1 << 20))),
         beside("no text", "").file("attn.json", [0xff; 100]),
-        beside("a folder", "is a folder, a pipe or a device").make(|folder| fs::create_dir(folder.join("attn.json"))),
-        beside("without an end", "is a folder, a pipe or a device")
-            .make(|folder| symlink("/dev/zero", folder.join("attn.json"))),
-        beside("a pipe", "is a folder, a pipe or a device").make(|folder| {
+        beside("a folder", NO_FILE).make(|folder| fs::create_dir(folder.join("attn.json"))),
+        beside("without an end", NO_FILE).make(|folder| symlink("/dev/zero", folder.join("attn.json"))),
+        beside("a pipe", NO_FILE).make(|folder| {
             pipe(folder)?;
             fs::rename(folder.join("pipe"), folder.join("attn.json"))
         }),
@@ -345,7 +356,7 @@ fn designs() -> Vec<Case> {
 
 fn environments() -> Vec<Case> {
     let none = |command: &str| {
-        let case = case(format!("{command}: no room for a thread"), command, "threads: cannot start them: ");
+        let case = case(format!("{command}: no room for a thread"), command, "threads: cannot start ");
         case.file("in.npz", good()).environment("RUST_MIN_STACK", "999999999999999")
     };
     let build = |name: &'static str, folder: &'static str, message: &str| {
@@ -357,7 +368,7 @@ fn environments() -> Vec<Case> {
         none("doctor --for cpu"),
         none(RUN),
         build("nowhere", "/nowhere", "Peano's bin/clang++: not found in PEANO_INSTALL_DIR=/nowhere")
-            .end("pip install llvm-aie"),
+            .containing("pip install llvm-aie"),
         build(
             "two lines",
             "/no\nwhere\x1b[2J",

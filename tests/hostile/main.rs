@@ -20,6 +20,6 @@ fn the_table_is_long() {
     let count = names.len();
     assert!(count >= 250, "{count}");
     names.sort();
-    names.dedup();
-    assert_eq!(names.len(), count, "each has a name of its own");
+    let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
+    assert!(twice.is_empty(), "{twice:?}");
 }

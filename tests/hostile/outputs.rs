@@ -8,13 +8,12 @@ use std::{
 };
 
 use crate::{
-    archives::good,
+    archives::{NO_FILE, good},
     common::{fixture, stderr, stdout},
     runner::{Case, case, pipe, refuse, skip},
 };
 
 pub(crate) fn cases() -> Vec<Case> {
-    const NO_FILE: &str = "is a folder, a pipe or a device, expected a file";
     let long = "x".repeat(300);
     let mut outs: Vec<(&str, &str, &str)> = vec![
         ("a folder", ".", NO_FILE),
@@ -146,7 +145,7 @@ fn what_one_may_not_do_is_refused() {
     let input = folder.path().join("in.npz");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("set");
     fs::write(&input, good()).expect("written");
-    fs::set_permissions(&input, fs::Permissions::from_mode(0)).expect("set");
+    fs::set_permissions(&input, fs::Permissions::from_mode(0o000)).expect("set");
     for command in [&["validate", "--input"][..], &["compare", "in.npz"], &["npu", "inspect"]] {
         let mut attn = Command::new(program);
         attn.args(arguments).arg(env!("CARGO_BIN_EXE_attn")).args(command).arg("in.npz").current_dir(&folder);

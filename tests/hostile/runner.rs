@@ -169,11 +169,11 @@ fn listing(folder: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, Vec<u8>)> {
 /// All of these calls are refused: status 2, one line on stderr that begins and ends so and has nothing in it that a terminal
 /// takes for a command, nothing on stdout, every file as it was, in bounded memory and time.
 pub(crate) fn refuse(cases: &[Case]) {
-    let wrong = cases.par_iter().flat_map_iter(|case| {
-        // With an output that is there already, too.
-        let is_run = case.arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "out.npz");
-        let replaced = [false, true].into_iter().filter(move |replaces| !replaces || is_run);
-        replaced.filter_map(|replaces| case.check(replaces).err().map(|error| format!("{}: {error}", case.name)))
+    let wrong = cases.par_iter().enumerate().filter_map(|(number, case)| {
+        // Every second pair of calls has an output that is there already.
+        let replaces =
+            number % 4 >= 2 && case.arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "out.npz");
+        case.check(replaces).err().map(|error| format!("{}: {error}", case.name))
     });
     let wrong: Vec<String> = wrong.collect();
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
