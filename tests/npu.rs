@@ -2,8 +2,6 @@
 
 mod common;
 
-use std::fs;
-
 use common::{attn, fixture, stdout};
 
 /// Made by XRT's `xclbinutil`.
