@@ -20,6 +20,9 @@ pub trait Backend {
     /// its device, driver, firmware and xclbin.
     fn name(&self) -> &str;
 
+    /// What it is, in a line: what computes, and where.
+    fn description(&self) -> &'static str;
+
     /// Where the time of what it computed since this was last called went, if there is more to say than how long it took.
     fn times(&mut self) -> Option<String> {
         None
@@ -193,6 +196,10 @@ impl Backend for Attention {
         self.isa().name()
     }
 
+    fn description(&self) -> &'static str {
+        "x86-64 vector instructions of this CPU"
+    }
+
     fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError> {
         Ok(Self::attend(self, heads, out, progress)?)
     }
@@ -210,6 +217,10 @@ impl Backend for Attention {
 impl Backend for attn_npu::Attention {
     fn name(&self) -> &str {
         self.kernel().label()
+    }
+
+    fn description(&self) -> &'static str {
+        self.kernel().description()
     }
 
     fn limits(&self) -> Limits {
@@ -243,6 +254,14 @@ struct Npu {
 impl Backend for Npu {
     fn name(&self) -> &str {
         &self.label
+    }
+
+    fn description(&self) -> &'static str {
+        if self.is_emulated() {
+            "the design of an NPU on an emulated device through XRT: no NPU computed this"
+        } else {
+            "an AMD Ryzen AI NPU through XRT"
+        }
     }
 
     fn is_emulated(&self) -> bool {
@@ -279,6 +298,10 @@ const QUERIES: usize = 64;
 impl Backend for Scalar {
     fn name(&self) -> &str {
         BackendKind::Scalar.name()
+    }
+
+    fn description(&self) -> &'static str {
+        "the specification itself, portable, one thread of this CPU"
     }
 
     fn attend(&mut self, heads: Heads<'_>, out: &mut [i8], progress: Progress<'_>) -> Result<(), BackendError> {

@@ -3,7 +3,8 @@
 //! The arithmetic is [`attn_fixed`]'s, re-exported here; [`backend`] chooses where it runs. With the feature `cli`
 //! (default) come the parts of the `attn` command: [`npz`] reads and writes numpy archives, [`problem`] makes integers of
 //! them, [`suite`] validates a backend against float64 attention, [`compare`] compares two outputs, [`mod@bench`] measures
-//! speed beside that of others. Dependents that want
+//! speed beside that of others, [`report`] shows a validation
+//! as a page. Dependents that want
 //! attention alone leave it out with `default-features = false`, and embedders take the crate `attn-fixed` alone.
 #![forbid(unsafe_code)]
 
@@ -13,11 +14,17 @@ pub mod bench;
 #[cfg(feature = "cli")]
 pub mod compare;
 #[cfg(feature = "cli")]
+pub mod file;
+#[cfg(feature = "cli")]
+mod machine;
+#[cfg(feature = "cli")]
 pub mod mask;
 #[cfg(feature = "cli")]
 pub mod npz;
 #[cfg(feature = "cli")]
 pub mod problem;
+#[cfg(feature = "cli")]
+pub mod report;
 #[cfg(feature = "cli")]
 pub mod suite;
 #[cfg(feature = "cli")]

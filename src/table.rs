@@ -53,7 +53,7 @@ pub(crate) fn percent(share: f64) -> String {
 }
 
 /// An integer as it is, else two significant decimals.
-fn number(x: f64) -> String {
+pub(crate) fn number(x: f64) -> String {
     if x.fract() == 0.0 || !x.is_finite() { x.to_string() } else { format!("{x:.2}") }
 }
 

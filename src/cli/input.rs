@@ -9,7 +9,7 @@ use std::{
 
 use attn::{
     backend::{Backend, BackendError, BackendKind, Options},
-    npz,
+    file, npz,
     problem::Problem,
 };
 use clap::{
@@ -17,6 +17,8 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use rayon::ThreadPoolBuilder;
+
+use super::interrupt;
 
 /// How an input file looks, for `--help`.
 pub(super) const FORMAT: &str = "\
@@ -102,4 +104,9 @@ pub(super) fn of_file<E: fmt::Display>(path: &Path) -> impl Fn(E) -> String {
 pub(super) fn start_threads() -> Result<(), String> {
     let started = ThreadPoolBuilder::new().build_global();
     started.map_err(|error| format!("threads: cannot start them: {error}; fewer are RAYON_NUM_THREADS=N"))
+}
+
+/// Checks that a file can be written to `path`, before the work whose result it is to hold.
+pub(super) fn check_writable(path: &Path) -> Result<(), String> {
+    interrupt::finish(|| file::check_writable(path)).map_err(of_file(path))
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use attn::{
-    npz::{self, Output, OutputValues},
+    npz::{Output, OutputValues},
     problem::OutScale,
 };
 use clap::Args;
@@ -63,7 +63,7 @@ impl Run {
         let mut backend = self.backend.open()?;
         let (problem, shape) = self.masks.read(&self.input, &*backend)?;
         input::start_threads()?;
-        interrupt::finish(|| npz::check_writable(&self.output))?;
+        input::check_writable(&self.output)?;
         let queries = problem.heads * problem.queries;
         let scales = {
             let bar = Bar::new("calibrating in float64", queries);

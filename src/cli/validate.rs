@@ -7,15 +7,17 @@ use std::{
 
 use attn::{
     backend::BackendError,
+    file,
     problem::ProblemError,
+    report::{CasePictures, Environment, page},
     suite::{self, Case, CaseError, CaseReport, Expectation, Report, Skipped, libtorch},
 };
 use attn_ref::tolerance;
 use clap::Args;
 
 use super::{
-    input::{self, BackendArgument, MaskArguments},
-    printable,
+    input::{self, BackendArgument, MaskArguments, of_file},
+    interrupt, printable,
     progress::Bar,
 };
 
@@ -27,12 +29,17 @@ use super::{
 /// Cases of the suite with boolean masks, or of sizes that an xclbin was not built for, are skipped, and listed so, on a backend that
 /// takes none.
 ///
-/// Exit status: 0 if every case passes, 1 if one fails, 2 for a usage or input error.
+/// With --report, the same as one page of HTML, with pictures of every case's worst heads and of all that fail: heat maps of the error,
+/// histograms, float against integer. It needs nothing but a browser, and is written whatever the verdict is.
+///
+/// Exit status: 0 if every case passes, 1 if one fails, 2 for a usage or input error, or if the report cannot be written: what was there
+/// before is then still there.
 #[derive(Args)]
 #[command(after_help = format!("\
 Examples:
   attn validate
   attn validate --input qkv.npz --json > report.json
+  attn validate --input qkv.npz --report report.html
 
 {}", input::FORMAT))]
 pub(super) struct Validate {
@@ -46,10 +53,39 @@ pub(super) struct Validate {
     /// Print one JSON object: version, backend, libtorch, passed, skipped, and every figure of every case and head.
     #[arg(long)]
     json: bool,
+    /// Write a page of HTML, too; a file that is there is replaced.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+}
+
+/// What is printed to: where a report is to be written, too, whoever closed stdout still gets that, and the error comes last.
+struct Printed<W> {
+    out: W,
+    is_patient: bool,
+    failed: Option<io::Error>,
+}
+
+impl<W: Write> Write for Printed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.out.write(bytes) {
+            Err(error) if self.is_patient && error.kind() != io::ErrorKind::Interrupted => {
+                self.failed.get_or_insert(error);
+                Ok(bytes.len())
+            }
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 impl Validate {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        if self.report.is_some() {
+            interrupt::handle()?;
+        }
         let mut backend = self.backend.open()?;
         // The built-in cases are short.
         let mut queries = None;
@@ -68,7 +104,10 @@ impl Validate {
             }
         };
         input::start_threads()?;
-        let mut out = io::stdout().lock();
+        if let Some(path) = &self.report {
+            input::check_writable(path)?;
+        }
+        let mut out = Printed { out: io::stdout().lock(), is_patient: self.report.is_some(), failed: None };
         if !self.json {
             writeln!(out, "backend: {}", backend.name())?;
             let left_out =
@@ -77,11 +116,16 @@ impl Validate {
         }
         let mut reports = Vec::with_capacity(cases.len());
         let mut skipped = Vec::new();
+        let mut pictures = Vec::new();
         for case in cases {
             let name = case.name.clone();
+            let mut of_case = self.report.is_some().then(CasePictures::default);
             let report = {
                 let bar = queries.map(|queries| Bar::new("validating", queries));
-                suite::run(case, &mut *backend, &|queries| bar.iter().for_each(|bar| bar.add(queries)))
+                let progress = |queries| bar.iter().for_each(|bar| bar.add(queries));
+                suite::run(case, &mut *backend, &progress, &mut |head| {
+                    of_case.iter_mut().for_each(|case| case.add(head))
+                })
             };
             let report = match report {
                 Ok(report) => report,
@@ -104,6 +148,7 @@ impl Validate {
                 }
             }
             reports.push(report);
+            pictures.extend(of_case);
         }
         let report = Report::new(backend.name(), reports, skipped);
         if self.json {
@@ -111,6 +156,13 @@ impl Validate {
             writeln!(out)?;
         } else {
             writeln!(out, "\n{report}")?;
+        }
+        if let Some(path) = &self.report {
+            let page = page(&report, &pictures, &Environment::here(&*backend, self.input.as_deref()));
+            interrupt::finish(|| file::replace(path, page.as_bytes())).map_err(of_file(path))?;
+        }
+        if let Some(error) = out.failed {
+            return Err(error.into());
         }
         Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

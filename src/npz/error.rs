@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, io};
 
 use super::Qkv;
+use crate::file::FileProblem;
 
 /// An archive that could not be read or written; printed in one line.
 #[derive(Debug)]
@@ -149,15 +150,20 @@ pub enum NpzProblem {
         got: f64,
     },
     /// The file cannot be written.
-    Write(io::Error),
-    /// The path is that of a folder, a pipe or a device.
-    NotAFile,
+    File(FileProblem),
+}
+
+impl From<FileProblem> for NpzProblem {
+    fn from(problem: FileProblem) -> Self {
+        Self::File(problem)
+    }
 }
 
 impl Error for NpzError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.problem {
-            NpzProblem::Io(error) | NpzProblem::Write(error) => Some(error),
+            NpzProblem::Io(error) => Some(error),
+            NpzProblem::File(problem) => problem.source(),
             _ => None,
         }
     }
@@ -246,10 +252,7 @@ impl fmt::Display for NpzProblem {
                 Shape(shape),
                 Shape(expected),
             ),
-            Self::Write(error) => {
-                write!(f, "cannot write it: {error}: expected a path in a folder that can be written")
-            }
-            Self::NotAFile => f.write_str("is a folder, a pipe or a device, expected a file"),
+            Self::File(problem) => problem.fmt(f),
         }
     }
 }

@@ -39,12 +39,12 @@ use std::{
     path::Path,
 };
 
-use crate::mask::BooleanMask;
+use crate::{file::FileProblem, mask::BooleanMask};
 use archive::{Archive, Array};
 
 pub(crate) use error::Shape;
 pub use error::{NpzError, NpzProblem};
-pub use output::{Output, OutputValues, check_writable};
+pub use output::{Output, OutputValues};
 
 /// One `T` for each of query, key and value.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,7 +107,7 @@ pub fn read(path: &Path) -> Result<Inputs, NpzError> {
 /// Opens a file. A pipe, which an archive cannot be read from, could keep this waiting.
 fn open(path: &Path) -> Result<BufReader<File>, NpzProblem> {
     if !fs::metadata(path).map_err(NpzProblem::Io)?.is_file() {
-        return Err(NpzProblem::NotAFile);
+        return Err(FileProblem::NotAFile.into());
     }
     Ok(BufReader::new(File::open(path).map_err(NpzProblem::Io)?))
 }

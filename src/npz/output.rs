@@ -1,16 +1,15 @@
 //! Attention's output as an archive: `out` and `out_scale`.
 
 use std::{
-    fs,
     io::{self, Cursor, Read, Seek, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use npyz::{AutoSerialize, WriterBuilder};
-use tempfile::NamedTempFile;
 use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
 use super::{Archive, NpzError, NpzProblem, open};
+use crate::file::{self, FileProblem};
 
 /// What attention gave, `[.., queries, dim]`, leading dimensions are heads.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,15 +89,8 @@ impl Output {
     /// # Errors
     /// [`NpzError`] when the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), NpzError> {
-        let write = || -> Result<(), NpzProblem> {
-            let archive = self.archive().map_err(NpzProblem::Write)?;
-            let (target, part) = beside(path)?;
-            let mut file = part.as_file();
-            file.write_all(&archive).and_then(|()| file.sync_all()).map_err(NpzProblem::Write)?;
-            part.persist(&target).map_err(|error| NpzProblem::Write(error.error))?;
-            Ok(())
-        };
-        write().map_err(|problem| NpzError { file: path.display().to_string(), problem })
+        let written = self.archive().map_err(FileProblem::Write).and_then(|archive| file::replace(path, &archive));
+        written.map_err(|problem| NpzError { file: path.display().to_string(), problem: problem.into() })
     }
 
     /// The bytes of the archive. In memory: a `ZipWriter` that cannot write says so on stderr by itself.
@@ -136,57 +128,4 @@ fn write_array<T: AutoSerialize + Copy>(
     let mut writer = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(archive).begin_nd()?;
     writer.extend(elements.iter().copied())?;
     writer.finish()
-}
-
-/// Checks that [`Output::write`] will be able to make a file at `path`, before the work whose result it is to hold.
-///
-/// # Errors
-/// [`NpzError`] when it will not.
-pub fn check_writable(path: &Path) -> Result<(), NpzError> {
-    let checked = beside(path).map(drop);
-    checked.map_err(|problem| NpzError { file: path.display().to_string(), problem })
-}
-
-/// A temporary file that can be renamed to the file that `path` names, and that file: links are followed.
-fn beside(path: &Path) -> Result<(PathBuf, NamedTempFile), NpzProblem> {
-    let replaced = match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => return Err(NpzProblem::NotAFile),
-        Ok(metadata) if metadata.permissions().readonly() => {
-            return Err(NpzProblem::Write(io::ErrorKind::PermissionDenied.into()));
-        }
-        Ok(metadata) => Some(metadata.permissions()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(NpzProblem::Write(error)),
-    };
-    let target = match (&replaced, fs::read_link(path)) {
-        (Some(_), _) => fs::canonicalize(path).map_err(NpzProblem::Write)?,
-        // A link to what is not there yet.
-        (None, Ok(link)) => path.parent().unwrap_or(Path::new("")).join(link),
-        (None, Err(_)) => path.to_owned(),
-    };
-    if target.file_name().is_none() || target.as_os_str().as_encoded_bytes().ends_with(b"/") {
-        return Err(NpzProblem::NotAFile);
-    }
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".attn-").suffix(".npz.part");
-    // Not the private permissions of a temporary file: those of any new file, or of the one that it replaces.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let file = builder.tempfile_in(folder).map_err(|error| NpzProblem::Write(without_path(error)))?;
-    if let Some(permissions) = replaced {
-        file.as_file().set_permissions(permissions).map_err(NpzProblem::Write)?;
-    }
-    Ok((target, file))
-}
-
-/// What the system says, without the name of a temporary file, which tells nobody anything.
-fn without_path(error: io::Error) -> io::Error {
-    match error.to_string().split_once(" at path ") {
-        Some((reason, _)) => io::Error::new(error.kind(), reason),
-        None => error,
-    }
 }

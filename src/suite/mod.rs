@@ -113,13 +113,40 @@ struct Prepared {
     truth: Vec<f64>,
 }
 
+/// A head that was judged, for who wants to see more than its figures.
+pub struct JudgedHead<'a> {
+    /// Which one of the case.
+    pub head: usize,
+    /// Elements per query.
+    pub dim: usize,
+    /// Its figures.
+    pub report: &'a HeadReport,
+    /// Whether one of them is outside its limit.
+    pub fails: bool,
+    out: &'a [i8],
+    truth: &'a [f64],
+    expectation: &'a Expectation,
+}
+
+impl JudgedHead<'_> {
+    /// Of every element, queries first: output, truth, and the truth as int8 that the output was compared with, in output steps.
+    pub fn elements(&self) -> impl Iterator<Item = (i8, f64, f64)> {
+        self.out.iter().zip(self.truth).map(|(&got, &truth)| (got, truth, self.expectation.round(truth)))
+    }
+}
+
 /// Runs one case on a backend and compares with the truth.
 ///
-/// `progress` is called for the queries of the truth and again for those of the backend.
+/// `progress` is called for the queries of the truth and again for those of the backend, `look` for every head.
 ///
 /// # Errors
 /// A problem that cannot be made or that the backend refuses.
-pub fn run(case: Case, backend: &mut dyn Backend, progress: Progress<'_>) -> Result<CaseReport, CaseError> {
+pub fn run(
+    case: Case,
+    backend: &mut dyn Backend,
+    progress: Progress<'_>,
+    look: &mut dyn FnMut(&JudgedHead<'_>),
+) -> Result<CaseReport, CaseError> {
     let (problem, expectation) = (case.problem)()?;
     problem.check()?;
     problem.check_limits(backend)?;
@@ -158,8 +185,11 @@ pub fn run(case: Case, backend: &mut dyn Backend, progress: Progress<'_>) -> Res
         }
         all.merge(&figures);
         let head = HeadReport::new(&figures).map_err(CaseError::Metrics)?;
+        let of_head = judge(&case.tolerance, &head);
+        let (dim, fails) = (problem.dim, !of_head.is_empty());
+        look(&JudgedHead { head: h, dim, report: &head, fails, out, truth, expectation: &expectation });
         if problem.heads > 1 {
-            violations.extend(judge(&case.tolerance, &head).into_iter().map(|v| format!("head {h}: {v}")));
+            violations.extend(of_head.into_iter().map(|v| format!("head {h}: {v}")));
         }
         heads.push(head);
     }

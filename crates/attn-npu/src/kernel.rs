@@ -39,6 +39,17 @@ impl Kernel {
         }
     }
 
+    /// What it is, and that it ran on a CPU, in a line.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Portable => "the NPU's kernel in portable C, run on this CPU: no NPU computed this",
+            Self::Aie2Model => {
+                "the NPU's vector kernel, run on this CPU on a model of the NPU's instructions: no NPU computed this"
+            }
+        }
+    }
+
     /// Its entry points.
     ///
     /// # Errors

@@ -1,0 +1,105 @@
+//! Files that are complete or not there at all.
+
+use std::{
+    error::Error,
+    fmt, fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+/// What is wrong with a file or the path of one.
+#[derive(Debug)]
+pub enum FileProblem {
+    /// The file cannot be written.
+    Write(io::Error),
+    /// The path is that of a folder, a pipe or a device.
+    NotAFile,
+}
+
+impl fmt::Display for FileProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(error) => {
+                write!(f, "cannot write it: {error}: expected a path in a folder that can be written")
+            }
+            Self::NotAFile => f.write_str("is a folder, a pipe or a device, expected a file"),
+        }
+    }
+}
+
+impl Error for FileProblem {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Write(error) => Some(error),
+            Self::NotAFile => None,
+        }
+    }
+}
+
+/// Writes a file of these bytes to `path`, in place of one that is there.
+///
+/// Either the whole file is there afterwards, or whatever was there before: it is written beside `path` and then renamed.
+///
+/// # Errors
+/// [`FileProblem`] when it cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileProblem> {
+    let (target, part) = beside(path)?;
+    let mut file = part.as_file();
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(FileProblem::Write)?;
+    part.persist(&target).map_err(|error| FileProblem::Write(error.error))?;
+    Ok(())
+}
+
+/// Checks that [`replace`] will be able to make a file at `path`, before the work whose result it is to hold.
+///
+/// # Errors
+/// [`FileProblem`] when it will not.
+pub fn check_writable(path: &Path) -> Result<(), FileProblem> {
+    beside(path).map(drop)
+}
+
+/// A temporary file that can be renamed to the file that `path` names, and that file: links are followed.
+fn beside(path: &Path) -> Result<(PathBuf, NamedTempFile), FileProblem> {
+    let replaced = match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return Err(FileProblem::NotAFile),
+        Ok(metadata) if metadata.permissions().readonly() => {
+            return Err(FileProblem::Write(io::ErrorKind::PermissionDenied.into()));
+        }
+        Ok(metadata) => Some(metadata.permissions()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(FileProblem::Write(error)),
+    };
+    let target = match (&replaced, fs::read_link(path)) {
+        (Some(_), _) => fs::canonicalize(path).map_err(FileProblem::Write)?,
+        // A link to what is not there yet.
+        (None, Ok(link)) => path.parent().unwrap_or(Path::new("")).join(link),
+        (None, Err(_)) => path.to_owned(),
+    };
+    if target.file_name().is_none() || target.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(FileProblem::NotAFile);
+    }
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".attn-").suffix(".part");
+    // Not the private permissions of a temporary file: those of any new file, or of the one that it replaces.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.tempfile_in(folder).map_err(|error| FileProblem::Write(without_path(error)))?;
+    if let Some(permissions) = replaced {
+        file.as_file().set_permissions(permissions).map_err(FileProblem::Write)?;
+    }
+    Ok((target, file))
+}
+
+/// What the system says, without the name of a temporary file, which tells nobody anything.
+fn without_path(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((reason, _)) => io::Error::new(error.kind(), reason),
+        None => error,
+    }
+}
