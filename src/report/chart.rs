@@ -8,12 +8,12 @@ use maud::{Markup, html};
 use super::pictures::{ABOVE, BELOW, Drawn, ErrorMap, Histogram, LEVELS, NO_NUMBER, VALUE_BINS, ZERO};
 
 /// Left, top and side of the square in which numbers are drawn.
-const LEFT: f64 = 38.0;
+const LEFT: f64 = 46.0;
 const TOP: f64 = 6.0;
 const SIDE: f64 = 256.0;
 const BOTTOM: f64 = TOP + SIDE;
 /// All of a picture.
-const VIEW_BOX: &str = "0 0 300 300";
+const VIEW_BOX: &str = "0 0 308 300";
 
 /// What every picture uses: the frame, the marks of values, the diagonal.
 pub(super) fn definitions() -> Markup {
@@ -122,8 +122,9 @@ pub(super) fn legend() -> Markup {
 }
 
 /// How many elements have which error, before the truth is rounded.
-pub(super) fn errors(histogram: &Histogram) -> Markup {
-    let Histogram { width, counts } = histogram;
+pub(super) fn errors(drawn: &Drawn) -> Markup {
+    let Histogram { width, counts } = &drawn.errors;
+    let outside = drawn.beyond_rounding;
     let reach = width * counts.len() as f64 / 2.0;
     let most = counts.iter().copied().max().unwrap_or(1).max(1);
     let all: u64 = counts.iter().sum();
@@ -138,11 +139,6 @@ pub(super) fn errors(histogram: &Histogram) -> Markup {
         let left = LEFT + bar * i as f64;
         let _ = write!(bars, "M{left:.1} {BOTTOM}v-{height:.1}h{bar:.1}v{height:.1}z");
     }
-    let outside = counts.iter().enumerate().filter(|(i, _)| {
-        let left = *i as f64 * width - reach;
-        left < -0.5 || left + width > 0.5
-    });
-    let outside: u64 = outside.map(|(_, count)| count).sum();
     let decades =
         std::iter::successors(Some(1_u64), |decade| decade.checked_mul(10)).take_while(|&decade| decade <= most);
     let title =
@@ -150,6 +146,7 @@ pub(super) fn errors(histogram: &Histogram) -> Markup {
     let picture = html! {
         rect .band x={ (format!("{:.1}", x(-0.5))) } y=(TOP) width={ (format!("{:.1}", SIDE / 2.0 / reach)) } height=(SIDE) {}
         path .bars d=(bars) {}
+        @for edge in [-0.5, 0.5] { path .edge d={ (format!("M{:.1} {TOP}v{SIDE}", x(edge))) } {} }
         @for decade in decades {
             path .tick d={ "M" (LEFT) (format!(" {:.1}", BOTTOM - height(decade))) "h-4" } {}
             text x=(LEFT - 6.0) y={ (format!("{:.1}", BOTTOM - height(decade) + 4.0)) } text-anchor="end" { (short(decade)) }
@@ -161,7 +158,7 @@ pub(super) fn errors(histogram: &Histogram) -> Markup {
         (along("error in steps")) (across("elements, logarithmic"))
     };
     let caption = html! {
-        b { "Error before rounding" } ", output − float truth. The band is what rounding to int8 alone costs, ±0.5; beyond it "
+        b { "Error before rounding" } ", output − float truth. Between the dashed lines is what rounding to int8 alone costs, ±0.5; beyond them "
         @if outside == 0 { "there is nothing." } @else { "are " (percent_of(outside, all)) "." }
     };
     figure(&title, &picture, &caption)
@@ -232,10 +229,34 @@ pub(super) fn scatter(drawn: &Drawn) -> Markup {
 
 /// The four pictures of a head.
 pub(super) fn of_head(map: &ErrorMap, drawn: &Drawn) -> Markup {
-    html! { div .figures { (heat_map(map)) (errors(&drawn.errors)) (values(drawn)) (scatter(drawn)) } }
+    html! { div .figures { (heat_map(map)) (errors(drawn)) (values(drawn)) (scatter(drawn)) } }
 }
 
-/// Of many heads together.
-pub(super) fn of_all(drawn: &Drawn) -> Markup {
-    html! { div .figures { (errors(&drawn.errors)) (values(drawn)) (scatter(drawn)) } }
+/// Of many heads together, and how they compare by their mean errors.
+pub(super) fn of_all(drawn: &Drawn, mean_errors: Vec<f64>) -> Markup {
+    html! { div .figures { (heads(mean_errors)) (errors(drawn)) (values(drawn)) (scatter(drawn)) } }
+}
+
+/// The mean error of every head, the largest one first.
+fn heads(mut mean_errors: Vec<f64>) -> Markup {
+    mean_errors.sort_by(|a, b| b.total_cmp(a));
+    let most = mean_errors.iter().copied().filter(|x| x.is_finite()).fold(0.0, f64::max);
+    let bar = SIDE / mean_errors.len() as f64;
+    let mut bars = String::new();
+    for (i, mean) in mean_errors.iter().enumerate().filter(|(_, mean)| **mean > 0.0) {
+        let (left, height) = (LEFT + bar * i as f64, SIDE * 0.96 * (mean / most).min(1.0));
+        let _ = write!(bars, "M{left:.1} {BOTTOM}v-{height:.1}h{bar:.1}v{height:.1}z");
+    }
+    let count = mean_errors.len();
+    let picture = html! {
+        path .bars d=(bars) {}
+        text x=(LEFT - 4.0) y=(BOTTOM) text-anchor="end" { "0" }
+        text x=(LEFT - 4.0) y=(TOP + SIDE * 0.04 + 4.0) text-anchor="end" { (format!("{most:.3}")) }
+        text x=(LEFT) y=(BOTTOM + 16.0) { "1" }
+        text x=(LEFT + SIDE) y=(BOTTOM + 16.0) text-anchor="end" { (count) }
+        (along("head, the worst first"))
+    };
+    let caption =
+        html! { b { "Heads" } ": the mean error of each, output − rounded truth without its sign, in steps." };
+    figure(&format!("Mean error of {count} heads, sorted: from {most:.3} steps"), &picture, &caption)
 }

@@ -56,7 +56,7 @@ pub fn page(report: &Report, pictures: &[CasePictures], environment: &Environmen
                         h2 { "Environment" }
                         dl {
                             @for (what, value) in environment.entries(report.version, report.libtorch.as_deref()) {
-                                div { dt { (what) } dd { (value) } }
+                                dt { (what) } dd { (value) }
                             }
                         }
                     }
@@ -132,7 +132,7 @@ fn columns(report: &Report) -> Vec<Column> {
         },
         Column {
             name: "mae",
-            heading: "Mean error",
+            heading: "MAE",
             title: "mean absolute error in steps",
             value: |head| Some(head.metrics.mae),
             text: |head| format!("{:.4}", head.metrics.mae),
@@ -177,7 +177,7 @@ fn columns(report: &Report) -> Vec<Column> {
         },
         Column {
             name: "max_error",
-            heading: "Max. error",
+            heading: "Max.",
             title: "largest absolute error in steps",
             value: |head| Some(head.metrics.max_error),
             text: |head| number(head.metrics.max_error),
@@ -370,7 +370,10 @@ impl<'a> All<'a> {
                             }
                             @for tolerance in group.tolerances() {
                                 tr .required {
-                                    th scope="row" { "required: " (tolerance.name) } td {} td {}
+                                    th scope="row" {
+                                        "required: " (tolerance.name)
+                                        @if let Some((low, high)) = tolerance.full_range { ", outputs from " (low) " to " (high) }
+                                    } td {} td {}
                                     (self.limits(&tolerance)) td {}
                                 }
                             }
@@ -463,7 +466,7 @@ impl<'a> All<'a> {
             section id=(identifier(group.name)) {
                 h2 { (group.name) }
                 p { (count(group.cases.len(), "case")) ", " (count(group.heads().count(), "head")) "." }
-                @if group.heads().count() > 1 { (chart::of_all(&all.drawn())) }
+                @if group.heads().count() > 1 { (chart::of_all(&all.drawn(), group.heads().map(|head| head.metrics.mae).collect())) }
                 (self.cases(group))
                 @for (i, (_, number, case)) in worst_first.into_iter().enumerate() { (self.case(number, case, i == 0)) }
             }
@@ -627,7 +630,7 @@ fn in_words(columns: &[Column], tolerance: &Tolerance) -> String {
             (false, true) => "below",
             (false, false) => "at most",
         };
-        format!("{} {relation} {}", column.heading.to_lowercase(), limit.text)
+        format!("{} {relation} {}", column.heading, limit.text)
     });
     let limits: Vec<_> = limits.collect();
     format!("({})", limits.join(", "))
@@ -643,9 +646,132 @@ fn how_to_read(libtorch: bool) -> Markup {
                 "The worst heads come first, and are unfolded. "
                 @if libtorch { "The columns of libtorch are for information: no verdict depends on them. " }
             }
-            p .note .screen { "Every figure is here in full, too, in the value of its data element. On paper is what is unfolded." }
+            p .note .screen { "Every figure is here in full, too, in the value of its data element. What is folded is not printed." }
             p { "Heat maps have a row for each query and a column for each element; colours, in steps:" }
             (chart::legend())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use attn_ref::tolerance;
+
+    use super::*;
+    use crate::{
+        backend::{BackendKind, Options},
+        mask::HeadMasks,
+        npz::Qkv,
+        problem::Problem,
+        suite::{self, Case, Expectation},
+    };
+
+    /// Two heads of three queries, five keys and eight elements.
+    fn problem() -> Problem {
+        let numbers = |len: usize, factor: usize| (0..len).map(|i| (i * factor % 251) as i8).collect();
+        Problem {
+            heads: 2,
+            kv_heads: 1,
+            queries: 3,
+            keys: 5,
+            dim: 8,
+            tensors: Qkv { query: numbers(48, 7), key: numbers(40, 13), value: numbers(40, 29) },
+            scales: Qkv { query: vec![0.02, 0.001], key: vec![0.02], value: vec![1.0] },
+            masks: HeadMasks::default(),
+        }
+    }
+
+    /// A report of cases with these tolerances, and its pictures; libtorch, where there is one, left out.
+    fn report(tolerances: &[Tolerance], name: &str) -> (Report, Vec<CasePictures>) {
+        let mut backend = BackendKind::Scalar.open(&Options::default()).expect("is always there");
+        let mut pictures = Vec::new();
+        let cases = tolerances.iter().map(|&tolerance| {
+            let problem = Box::new(|| Ok((problem(), Expectation::Dequantised)));
+            let case =
+                Case { group: "small", name: name.to_owned(), tolerance, beside: Some(tolerance::USERS), problem };
+            let mut of_case = CasePictures::default();
+            let mut report =
+                suite::run(case, &mut *backend, &|_| (), &mut |head| of_case.add(head)).expect("a problem");
+            pictures.push(of_case);
+            [&mut report.overall].into_iter().chain(&mut report.per_head).for_each(|head| head.libtorch = None);
+            report
+        });
+        let cases = cases.collect();
+        (Report { libtorch: None, version: "1.2.3", ..Report::new("scalar", cases, Vec::new()) }, pictures)
+    }
+
+    fn environment() -> Environment {
+        let text = str::to_owned;
+        Environment {
+            backend: text("scalar: the specification"),
+            reference: text("float64"),
+            input: text("small.npz"),
+            command: text("attn validate"),
+            date: text("2000-02-29 12:34:56 UTC"),
+            cpu: text("a CPU"),
+            instructions: text("none"),
+            threads: 2,
+            os: text("an operating system"),
+        }
+    }
+
+    /// A tag a line; of the style and of the pictures only that they are there.
+    fn readable(page: &str) -> String {
+        const DATA: &str = "data:image/png;base64,";
+        let page = page.replace(STYLE, "…").replace("><", ">\n<");
+        let without_data = |line: &str| match line.split_once(DATA) {
+            Some((before, data)) => format!("{before}{DATA}…{}", data.trim_start_matches(|c| c != '"')),
+            None => line.to_owned(),
+        };
+        page.lines().map(without_data).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_page_is_as_it_was() {
+        let (report, pictures) = report(&[tolerance::TRUTH], "A & B");
+        insta::assert_snapshot!(readable(&page(&report, &pictures, &environment())));
+    }
+
+    #[test]
+    fn whatever_fails_comes_first() {
+        let impossible = Tolerance { max_mae: Some(-1.0), ..tolerance::TRUTH };
+        let (report, pictures) = report(&[tolerance::TRUTH, impossible], "<b>");
+        let page = page(&report, &pictures, &environment());
+        assert!(page.contains("✗ FAIL</strong>: 1 of 2 cases on the backend scalar has figures"), "{page}");
+        assert!(page.contains("<a href=\"#case-1\">small: &lt;b&gt;</a>: mae: got 0"), "{page}");
+        assert!(!page.contains("<b>:"), "{page}");
+        let place = |what: &str| page.find(what).unwrap_or_else(|| panic!("no {what}"));
+        assert!(place("id=\"case-1\" class=\"case fail\" open") < place("id=\"case-0\" class=\"case\">"));
+    }
+
+    #[test]
+    fn what_was_skipped_is_listed_and_nothing_is_no_success() {
+        let skipped = vec![suite::Skipped { name: "mask".to_owned(), reason: "got a <mask>".to_owned() }];
+        let page = page(&Report::new("kernel (host)", Vec::new(), skipped), &[], &environment());
+        assert!(page.contains("no case was run on the backend kernel (host)."), "{page}");
+        assert!(page.contains("<li>mask: got a &lt;mask&gt;</li>"), "{page}");
+    }
+
+    #[test]
+    fn of_many_heads_the_worst_have_pictures() {
+        let (mut report, mut pictures) = report(&[tolerance::TRUTH], "many");
+        // As if the second one were not among them.
+        pictures[0].heads.retain(|picture| picture.head == 0);
+        report.cases[0].violations.clear();
+        let page = page(&report, &pictures, &environment());
+        assert!(page.contains("Pictures of the worst 1 of 2 heads."), "{page}");
+        assert!(page.contains("data-head=\"1\"><th scope=\"row\">head 1<"), "{page}");
+    }
+
+    #[test]
+    fn limits_are_said_as_they_are() {
+        let (report, _) = report(&[tolerance::TRUTH], "x");
+        let columns = columns(&report);
+        assert_eq!(
+            in_words(&columns, &tolerance::USERS),
+            "(Correlation above 0.95, MAE below 2, Within ±5 above 95 %)"
+        );
+        assert_eq!(in_words(&columns, &tolerance::TRUTH), "(Loss at most 0.0002, Within ±1 at least 99.9 %)");
+        assert_eq!([0.997, 0.999, 0.95, 1.0].map(share), ["99.7 %", "99.9 %", "95 %", "100 %"]);
     }
 }

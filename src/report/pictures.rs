@@ -27,7 +27,7 @@ const FINE: usize = 8;
 const REACH: usize = 256;
 
 /// Of a drawn histogram, on either side of zero.
-const HISTOGRAM_BINS: usize = 16;
+const HISTOGRAM_BINS: usize = 32;
 
 /// The largest errors that share a colour of a heat map; beyond the last one is one colour more.
 pub(super) const LEVELS: [f64; 6] = [1.0, 2.0, 3.0, 5.0, 10.0, 30.0];
@@ -98,7 +98,8 @@ impl CasePictures {
         let badness = Badness::of(head.report, head.fails);
         self.heads.push(HeadPicture { head: head.head, fails: head.fails, badness, map, counts: counts.drawn() });
         if self.heads.len() > MOST_HEADS {
-            let least = self.heads.iter().enumerate().min_by(|a, b| a.1.badness.compare(&b.1.badness));
+            // Of equal ones the last.
+            let least = self.heads.iter().enumerate().rev().min_by(|a, b| a.1.badness.compare(&b.1.badness));
             if let Some((least, HeadPicture { fails: false, .. })) = least {
                 self.heads.remove(least);
             }
@@ -192,6 +193,8 @@ fn palette() -> Vec<[u8; 3]> {
 pub(super) struct Counts {
     /// Of output - truth.
     errors: Vec<u64>,
+    /// Errors beyond what rounding to int8 costs.
+    beyond_rounding: u64,
     outputs: [u64; VALUE_BINS],
     truths: [u64; VALUE_BINS],
     /// Truth along the columns, output along the rows.
@@ -202,6 +205,7 @@ impl Default for Counts {
     fn default() -> Self {
         Self {
             errors: vec![0; 2 * REACH * FINE],
+            beyond_rounding: 0,
             outputs: [0; VALUE_BINS],
             truths: [0; VALUE_BINS],
             density: vec![0; DENSITY_BINS * DENSITY_BINS],
@@ -225,6 +229,7 @@ impl Counts {
             return;
         }
         self.truths[value(expected)] += 1;
+        self.beyond_rounding += u64::from((got - truth).abs() > 0.5);
         self.errors[bin(got - truth, -(REACH as f64), 1.0 / FINE as f64, 2 * REACH * FINE)] += 1;
         // Whole numbers are in the middle of what is rounded to them.
         let [column, row] = [truth, got].map(|x| bin(x, LOWEST - 0.5, 256.0 / DENSITY_BINS as f64, DENSITY_BINS));
@@ -234,6 +239,7 @@ impl Counts {
     pub(super) fn merge(&mut self, other: &Self) {
         let add = |ours: &mut [u64], theirs: &[u64]| ours.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
         add(&mut self.errors, &other.errors);
+        self.beyond_rounding += other.beyond_rounding;
         add(&mut self.outputs, &other.outputs);
         add(&mut self.truths, &other.truths);
         add(&mut self.density, &other.density);
@@ -243,6 +249,7 @@ impl Counts {
     pub(super) fn drawn(&self) -> Drawn {
         Drawn {
             errors: Histogram::of(&self.errors),
+            beyond_rounding: self.beyond_rounding,
             outputs: self.outputs,
             truths: self.truths,
             density: density(&self.density),
@@ -253,6 +260,8 @@ impl Counts {
 /// Counts as a page shows them.
 pub(super) struct Drawn {
     pub(super) errors: Histogram,
+    /// Errors of more than ±0.5.
+    pub(super) beyond_rounding: u64,
     pub(super) outputs: [u64; VALUE_BINS],
     pub(super) truths: [u64; VALUE_BINS],
     /// A PNG, the largest output at the top.
@@ -268,17 +277,16 @@ pub(super) struct Histogram {
 }
 
 impl Histogram {
-    /// The finest one that holds every error, and one step on either side at least.
+    /// The finest one that holds every error, up to an even number of steps on either side.
     fn of(fine: &[u64]) -> Self {
         let middle = fine.len() / 2;
         let reach = |i: usize| if i < middle { middle - i } else { i + 1 - middle };
-        let used = fine.iter().enumerate().filter(|(_, count)| **count > 0).map(|(i, _)| reach(i)).max();
-        let used = used.unwrap_or(0).max(FINE);
+        let used = fine.iter().enumerate().filter(|(_, count)| **count > 0).map(|(i, _)| reach(i)).max().unwrap_or(1);
         let mut joined = 1;
         while used > joined * HISTOGRAM_BINS {
             joined *= 2;
         }
-        let side = used.div_ceil(joined) * joined;
+        let side = used.next_multiple_of(2 * joined.max(FINE)).min(middle);
         let counts = fine[middle - side..middle + side].chunks_exact(joined).map(|bins| bins.iter().sum());
         Self { width: joined as f64 / FINE as f64, counts: counts.collect() }
     }
@@ -371,7 +379,7 @@ mod tests {
 
     #[test]
     fn no_error_is_outside_its_histogram() {
-        for (largest, width, bins) in [(0.49, 0.125, 16), (1.5, 0.125, 26), (2.1, 0.25, 18), (255.0, 16.0, 32)] {
+        for (largest, width, bins) in [(0.49, 0.125, 32), (1.5, 0.125, 32), (4.1, 0.25, 48), (255.0, 8.0, 64)] {
             let mut counts = Counts::default();
             for error in [0.0, largest, -largest] {
                 counts.push(0, -error, 0.0);

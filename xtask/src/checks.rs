@@ -144,10 +144,11 @@ pub(crate) fn numpy(run: &mut Run) -> Result<(), String> {
     run.cargo(&["build", "--package", "attn", "--bin", "attn"])?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| run.root.join("target"), PathBuf::from);
     let attn = target.join("debug/attn").display().to_string();
-    let scripts: [&[&str]; 4] = [
+    let scripts: [&[&str]; 5] = [
         &["src/suite/data/make.py", "--check"],
         &["crates/attn-ref/tests/numpy/make.py", "--check"],
         &["tests/numpy/check.py"],
+        &["tests/report/make.py", "--check"],
         &["tests/numpy/interop.py", &attn],
     ];
     for script in scripts {

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the project's own commands. `cargo xtask test` does its own set-up and passes all tests.
 
+mod browser;
 mod checks;
 mod debian;
 mod embedded;
@@ -12,6 +13,7 @@ mod leaks;
 mod libtorch;
 mod npu;
 mod release;
+mod report;
 mod run;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod step;
@@ -39,6 +41,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   embedded         attn-fixed without any library, bit by bit on a Cortex-M4, RISC-V and PowerPC; what it costs
   torch            float attention in libtorch, which it installs; lints and documentation of those parts
   whisper-base     the real model hears the same with integers: its weights and recordings, which it gets
+  report           the page of `attn validate --report` in Chromium: what it says, how it looks, on paper, and that it needs nothing
   fuzz             whatever bytes say, all backends agree with the specification, files are read or refused: a minute each
   lint             format, clippy and documentation without warnings
   npu              the same on the NPU of this machine, with the XRT, Peano and mlir-aie that it has
@@ -46,11 +49,12 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   recordings       make the recordings of docs/whisper.md, in target/whisper/recordings
   libtorch         install libtorch below target/, or check the one that the environment names
   generate         write the generated files
+  pictures         take the pictures that a report should look like
   count            count instructions and put them on record";
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 15] = [
+const CHECKS: [(&str, Check); 16] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("sanitizer", checks::sanitizer),
@@ -65,6 +69,7 @@ const CHECKS: [(&str, Check); 15] = [
     ("embedded", embedded::check),
     ("torch", libtorch::check),
     ("whisper-base", whisper::check),
+    ("report", report::check),
     ("fuzz", fuzz::check),
 ];
 
@@ -83,6 +88,7 @@ fn main() -> ExitCode {
         ["recordings"] => vec![("recordings", whisper::recordings)],
         ["libtorch"] => vec![("libtorch", libtorch::install)],
         ["generate"] => vec![("generate", generate::write)],
+        ["pictures"] => vec![("pictures", report::write)],
         ["count"] => vec![("count", instructions::write)],
         [name] if CHECKS.iter().any(|(check, _)| *check == name) => {
             CHECKS.into_iter().filter(|(check, _)| *check == name).collect()
