@@ -741,7 +741,9 @@ mod tests {
         assert!(page.contains("<a href=\"#case-1\">small: &lt;b&gt;</a>: mae: got 0"), "{page}");
         assert!(!page.contains("<b>:"), "{page}");
         let place = |what: &str| page.find(what).unwrap_or_else(|| panic!("no {what}"));
-        assert!(place("id=\"case-1\" class=\"case fail\" open") < place("id=\"case-0\" class=\"case\">"));
+        assert!(
+            place("<details class=\"case fail\" id=\"case-1\" open>") < place("<details class=\"case\" id=\"case-0\">")
+        );
     }
 
     #[test]

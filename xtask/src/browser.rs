@@ -1,4 +1,4 @@
-//! Chromium without a window, told what to do through a pipe: the DevTools protocol, a JSON object a message.
+//! Chromium without a window, told what to do through a pipe: the protocol of its developer tools, a JSON object a message.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -13,7 +13,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Nothing is asked of anybody, and no profile is left behind.
 const FLAGS: &str = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
