@@ -103,7 +103,7 @@ pub(super) fn legend() -> Markup {
     let mut lowest = 1.0;
     let mut names = Vec::new();
     for most in LEVELS {
-        names.push(if most == lowest { format!("{most}") } else { format!("{lowest} to {most}") });
+        names.push(if most > lowest { format!("{lowest} to {most}") } else { format!("{most}") });
         lowest = most + 1.0;
     }
     names.push(format!("{lowest} or more"));

@@ -109,6 +109,7 @@ fn more(a: f64, b: f64) -> bool {
 }
 
 /// The columns that a report needs: those about libtorch and about what is not finite only where there is any.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn columns(report: &Report) -> Vec<Column> {
     const NONE: fn(&Tolerance) -> Option<Limit> = |_| None;
     let metrics: [Column; 8] = [

@@ -96,17 +96,12 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
         }
     }
     // Nothing is asked of anybody, whatever was opened.
-    match browser
-        .requests
-        .iter()
-        .find(|url| !["file:///", "data:image/png;base64,"].iter().any(|own| url.starts_with(own)))
-    {
-        Some(url) => Err(format!("a report asks for {url}")),
-        None => {
-            println!("{} requests, all for the page itself", browser.requests.len());
-            Ok(())
-        }
+    let is_own = |url: &&String| ["file:///", "data:image/png;base64,"].iter().any(|own| url.starts_with(own));
+    if let Some(url) = browser.requests.iter().find(|url| !is_own(url)) {
+        return Err(format!("a report asks for {url}"));
     }
+    println!("{} requests, all for the page itself", browser.requests.len());
+    Ok(())
 }
 
 /// What may not go unnoticed: what it is, what is replaced in the page and by what, and in which pictures it is seen.
