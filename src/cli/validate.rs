@@ -124,7 +124,9 @@ impl Validate {
                 let bar = queries.map(|queries| Bar::new("validating", queries));
                 let progress = |queries| bar.iter().for_each(|bar| bar.add(queries));
                 suite::run(case, &mut *backend, &progress, &mut |head| {
-                    of_case.iter_mut().for_each(|case| case.add(head))
+                    if let Some(of_case) = &mut of_case {
+                        of_case.add(head);
+                    }
                 })
             };
             let report = match report {
