@@ -14,8 +14,8 @@ use attn_npu::{Kernel, NpuError, check_masks};
 pub use attn_cpu::Isa;
 pub use attn_npu::UnsupportedMask;
 
-/// Something that computes attention.
-pub trait Backend {
+/// Something that computes attention. It may move to another thread, and serves one at a time.
+pub trait Backend: Send {
     /// What results are labelled with: the name that chooses it; of a kernel of the NPU also that it ran on this CPU; of an NPU also
     /// its device, driver, firmware and xclbin.
     fn name(&self) -> &str;

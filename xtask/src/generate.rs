@@ -1,6 +1,6 @@
-//! Files that follow from `attn-fixed` and the designs of `attn-npu`: written by `cargo xtask generate`, compared by `cargo xtask generated`.
+//! Files that follow from `attn-fixed`, the designs of `attn-npu` and the functions of `attn-c`: written by `cargo xtask generate`, compared by `cargo xtask generated`.
 
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, path::Path};
 
 use attn_fixed::{
     BLOCK, MAX_DIM, MAX_KEYS, MAX_SCORE, block,
@@ -10,14 +10,16 @@ use attn_fixed::{
 };
 
 use attn_npu::design::STANDARD;
+use cbindgen::{Builder, Config, DocumentationStyle, Language, RenameRule};
 
 use crate::run::Run;
 
 /// Every generated file: a path relative to the workspace, and what it holds.
-fn files() -> Result<Vec<(String, String)>, String> {
+fn files(root: &Path) -> Result<Vec<(String, String)>, String> {
     let mut files = vec![
         ("crates/attn-fixed/vectors/exp2.csv".to_owned(), exp2_vector()),
         ("kernels/attention_constants.h".to_owned(), constants()),
+        ("crates/attn-c/include/attn.h".to_owned(), header(&root.join("crates/attn-c"))?),
     ];
     for (name, design) in STANDARD {
         let text = design.mlir().map_err(|error| format!("design {name}: {error}"))?;
@@ -27,7 +29,7 @@ fn files() -> Result<Vec<(String, String)>, String> {
 }
 
 pub(crate) fn write(run: &mut Run) -> Result<(), String> {
-    for (path, content) in files()? {
+    for (path, content) in files(&run.root)? {
         fs::write(run.root.join(&path), content).map_err(|error| format!("{path}: {error}"))?;
         println!("wrote {path}");
     }
@@ -35,7 +37,7 @@ pub(crate) fn write(run: &mut Run) -> Result<(), String> {
 }
 
 pub(crate) fn check(run: &mut Run) -> Result<(), String> {
-    for (path, content) in files()? {
+    for (path, content) in files(&run.root)? {
         let committed = fs::read_to_string(run.root.join(&path)).map_err(|error| format!("{path}: {error}"))?;
         if committed != content {
             return Err(format!("{path} is not what is generated: run `cargo xtask generate` and look at the diff"));
@@ -132,4 +134,28 @@ fn constants() -> String {
     }
     text.push_str("\n#endif\n");
     text
+}
+
+/// The header of the functions for C, with their documentation.
+fn header(package: &Path) -> Result<String, String> {
+    let mut config = Config {
+        language: Language::C,
+        cpp_compat: true,
+        header: Some("/* Scaled dot-product attention in integers. Generated: cargo xtask generate. */".to_owned()),
+        include_guard: Some("ATTN_H".to_owned()),
+        no_includes: true,
+        sys_includes: ["stddef.h", "stdint.h"].map(str::to_owned).to_vec(),
+        usize_is_size_t: true,
+        documentation_style: DocumentationStyle::Doxy,
+        line_length: 120,
+        tab_width: 4,
+        ..Config::default()
+    };
+    config.enumeration.rename_variants = RenameRule::QualifiedScreamingSnakeCase;
+    let builder = ["status", "mask", "lib"].iter().fold(Builder::new().with_config(config), |builder, module| {
+        builder.with_src(package.join(format!("src/{module}.rs")))
+    });
+    let mut text = Vec::new();
+    builder.generate().map_err(|error| format!("attn.h: {error}"))?.write(&mut text);
+    String::from_utf8(text).map_err(|error| format!("attn.h: {error}"))
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own commands. `cargo xtask test` does its own set-up and passes all tests.
 
 mod browser;
+mod c;
 mod checks;
 mod debian;
 mod embedded;
@@ -35,6 +36,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   generated        generated files are what attn-fixed generates today
   instructions     a tile and a head take as many instructions as on record, counted by valgrind or step by step
   numpy            fixtures, float truth, arithmetic and archives against real numpy
+  c                the libraries for C: the header, a test in C with both of them, the same from Python
   kernels          the NPU's kernels: without warnings, freestanding, and the suite's inputs under sanitizers
   xclbinutil       `attn npu inspect` against XRT's own tool, in a Debian below target/
   emulated-npu     the backend npu through XRT, on an emulated driver in that Debian: conformance, failures, a soak
@@ -54,7 +56,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
 
 type Check = fn(&mut Run) -> Result<(), String>;
 
-const CHECKS: [(&str, Check); 16] = [
+const CHECKS: [(&str, Check); 17] = [
     ("unit", checks::unit),
     ("release-checked", checks::release_checked),
     ("sanitizer", checks::sanitizer),
@@ -63,6 +65,7 @@ const CHECKS: [(&str, Check); 16] = [
     ("generated", generate::check),
     ("instructions", instructions::check),
     ("numpy", checks::numpy),
+    ("c", c::check),
     ("kernels", kernels::check),
     ("xclbinutil", xclbinutil::check),
     ("emulated-npu", npu::emulated),

@@ -1,0 +1,154 @@
+"""The library of crates/attn-c called from Python (examples/python): python tests/numpy/in_process.py LIBRARY
+
+The output bits on every backend must be those of the snapshots of the Rust tests, and, with shared heads and masks, of numpy's own
+model of the arithmetic; every error an exception with a message. Exit status 1 if anything differs.
+"""
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+
+import check
+import model
+
+sys.path.insert(0, str(check.ROOT / "examples" / "python"))
+from npu_attention import AttnError, NPUAttention
+
+LIBRARY = sys.argv[1] if len(sys.argv) == 2 else sys.exit(__doc__)
+RANDOM = np.random.RandomState(7)
+BACKENDS = "auto", "scalar", "avx512-vnni", "avx512-bw", "avx-vnni", "avx2", "kernel", "aie2-model"
+
+
+def snapshots(attend):
+    """As check.outputs, but computed by the library; the output has the scale of the values."""
+
+    def int8(tensors, quantiser):
+        (q, s_q), (k, s_k), (v, s_v) = map(quantiser, tensors)
+        return attend(q_scale=s_q, k_scale=s_k, v_scale=s_v, out_scale=s_v)(q, k, v)
+
+    acceptance = np.load(check.DATA / "acceptance.npz")
+    acceptance = [acceptance[x] for x in "qkv"]
+    whisper = np.load(check.DATA / "whisper.npz")
+    layers = [whisper[x].astype(np.float32) for x in "qkv"]
+    yield "acceptance", int8(acceptance, check.quantise_acceptance)
+    for layer in range(6):
+        yield f"whisper_layer_{layer}", int8([x[layer, 640:704] for x in layers], model.quantise)
+    yield "acceptance_floats", attend()(*acceptance)
+    if attend.keywords["backend"] != "aie2-model":  # it takes a second
+        yield "whisper_head_layer_3_floats", attend()(*(x[3] for x in layers))
+    # All heads and scales in one call.
+    tiles = [x[:, 640:704] for x in layers]
+    quantised = [[model.quantise(tile) for tile in x] for x in tiles]
+    q, k, v = (np.stack([tile for tile, _ in x]) for x in quantised)
+    s_q, s_k, s_v = ([scale for _, scale in x] for x in quantised)
+    out = attend(q_scale=s_q, k_scale=s_k, v_scale=s_v, out_scale=s_v)(q, k, v)
+    for layer in range(6):
+        yield f"whisper_layer_{layer}", out[layer]
+
+
+def modelled(attend, boolean):
+    """Two batches of four heads that share two, and masks; strides that are not C order's."""
+    q, k, v = (RANDOM.randint(-128, 128, (2, h, n, 40)).astype(np.int8) for h, n in ((4, 30), (2, 150), (2, 150)))
+    scales = 0.02, 0.03, 2.5, 2.0
+    mask = RANDOM.rand(2, 1, 30, 150) < 0.8
+    i, j = np.ogrid[:30, :150]
+    valid = (j < 141) & (j <= i + 110)
+    attention = attend(q_scale=0.02, k_scale=0.03, v_scale=2.5, out_scale=2.0)
+    for name, arguments, seen in [
+        ("shared heads", {}, np.ones((2, 1, 30, 150), bool)),
+        ("valid keys, causal", {"valid_keys": 141, "causal": 110}, np.broadcast_to(valid, mask.shape)),
+        ("all masks", {"valid_keys": 141, "causal": 110, "mask": mask}, mask & valid),
+    ]:
+        if "mask" in arguments and not boolean:
+            try:
+                attention(q, k, v, **arguments)
+            except AttnError as error:
+                yield f"{name}: refused", "got a boolean mask" in str(error)
+            continue
+        expected = [
+            [model.attention(q[b, h], k[b, h // 2], v[b, h // 2], scales, seen[b, 0]) for h in range(4)] for b in range(2)
+        ]
+        strided = (np.asfortranarray(x) for x in (q, k, v))
+        yield name, np.array_equal(attention(q, k, v, **arguments), expected)
+        yield f"{name}, Fortran order", np.array_equal(attention(*strided, **arguments), expected)
+
+
+def full_range(attend):
+    """The output scale that is chosen is that of the output."""
+    q, k, v = (RANDOM.randint(-128, 128, (3, 64, 64)).astype(np.int8) for _ in "qkv")
+    attention = attend(q_scale=0.001)
+    out = attention(q, k, v)
+    yield "chosen scale: range", bool(np.all(np.abs(out.astype(int)).max(axis=(1, 2)) >= 120))
+    again = attend(q_scale=0.001, out_scale=attention.out_scales)(q, k, v)
+    yield "chosen scale: stated", np.array_equal(again, out)
+
+
+def threads(attend):
+    q, k, v = (RANDOM.randint(-128, 128, (4, 64, 64)).astype(np.int8) for _ in "qkv")
+    attention = attend(out_scale=1 / 32)
+    expected = attention(q, k, v)
+    with ThreadPoolExecutor(4) as pool:
+        outputs = list(pool.map(lambda _: attention(q, k, v), range(100)))
+    yield "four threads on one backend", all(np.array_equal(out, expected) for out in outputs)
+
+
+def errors(attend):
+    q = np.ones((3, 5, 8), np.int8)
+    nan = np.full((5, 8), np.nan, np.float32)
+    closed = attend()
+    closed.close()
+    closed.close()
+    os.environ.pop("ATTN_LIBRARY", None)
+    for call, kind, message in [
+        (lambda: attend(backend="cuda"), AttnError, "got `cuda`, expected scalar, "),
+        (lambda: NPUAttention(), FileNotFoundError, "expected library=FILE or ATTN_LIBRARY"),
+        (lambda: NPUAttention(library="/no/such.so"), OSError, "/no/such.so"),
+        (lambda: closed(q, q, q), AttnError, "backend: got NULL"),
+        (lambda: attend()(q, q[:2], q[:2]), AttnError, "heads: got 3, expected a positive multiple of the 2"),
+        (lambda: attend()(q, q[:0], q[:0]), AttnError, "0 key and value heads"),
+        (lambda: attend()(q[..., :7], q[..., :7], q[..., :7]), AttnError, "head dimension: got 7, expected 8 to 256"),
+        (lambda: attend(q_scale=0)(q, q, q), AttnError, "query scale: got 0"),
+        (lambda: attend(out_scale=1e9)(q, q, q), AttnError, "value scale / output scale"),
+        (lambda: attend(q_scale=[1, 2])(q, q, q), ValueError, "broadcast"),
+        (lambda: attend()(q, q, q, valid_keys=6), AttnError, "valid keys: got 6, expected at most 5"),
+        (lambda: attend()(q, q, q, mask=np.ones((5, 4))), ValueError, "broadcast"),
+        (lambda: attend()(nan, nan, nan), AttnError, "query: quantise: got NaN at element 0"),
+        (lambda: attend()(q, q, q.astype(np.int16)), TypeError, "got int8, int8, int16, expected int8 or float32"),
+        (lambda: attend()(q, q, q[:, :4]), ValueError, r"got [3, 5, 8], [3, 5, 8], [3, 4, 8], expected"),
+    ]:
+        try:
+            call()
+            got = "no exception"
+        except kind as error:
+            got = str(error)
+        yield f"error: {message}", message in got or f"got {got}"
+
+
+def main():
+    wrong = 0
+    open_on = partial(NPUAttention, library=LIBRARY)
+    for backend in BACKENDS:
+        attend = partial(open_on, backend=backend)
+        try:
+            attend()
+        except AttnError as error:
+            print(f"not here: {error}")
+            continue
+        results = [(name, check.compare(name, out) == "equal") for name, out in snapshots(attend)]
+        results += modelled(attend, boolean=backend not in ("kernel", "aie2-model"))
+        results += full_range(attend)
+        results += threads(attend)
+        wrong += sum(result is not True for _, result in results)
+        print(f"backend {backend}: {sum(result is True for _, result in results)} of {len(results)} equal")
+        print(*(f"  DIFFERS {name}" for name, result in results if result is not True), sep="\n", end="")
+    for name, result in errors(open_on):
+        wrong += result is not True
+        print(f"{name}: {'as expected' if result is True else result}")
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
