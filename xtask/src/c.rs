@@ -19,11 +19,8 @@ const VECTORS: &str = "crates/attn-fixed/vectors/attention.csv";
 /// Warnings of the header and of what includes it.
 const WARNINGS: [&str; 5] = ["-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic"];
 
-/// Compilers for C and C++, which may be clang's only where it is.
-const COMPILERS: [[&str; 2]; 2] = [["gcc", "g++"], ["clang", "clang++"]];
-
-/// Flags of the compiler for what is not Rust.
-const SANITIZERS: &str = "-fsanitize=address,undefined";
+/// Flags of gcc for what is not Rust. Debian's clang comes without the libraries of its sanitizers.
+const SANITIZERS: [&str; 1] = ["-fsanitize=address,undefined"];
 
 /// The header in C and C++, the tests with the shared and the static library, the page's examples, Python.
 pub(crate) fn check(run: &mut Run) -> Result<(), String> {
@@ -42,31 +39,30 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
     if !page.contains(&system) {
         return Err(format!("{PAGE}: the static library needs {system}"));
     }
-    let system: Vec<_> = system.split(' ').collect();
     let libraries = target.join("release");
-    let shared = ["-L", &path(&libraries), "-lattn", "-lm", "-lpthread", &format!("-Wl,-rpath,{}", path(&libraries))]
-        .map(str::to_owned);
-    let statically =
-        [&[path(&libraries.join("libattn.a"))][..], &system.iter().map(ToString::to_string).collect::<Vec<_>>()]
-            .concat();
-    for [c, cpp] in COMPILERS {
-        if [c, cpp].iter().any(|compiler| run.command(compiler, &["--version"]).output().is_err()) {
-            run.skip(&format!("C with {c}"), "no such compiler");
-            continue;
-        }
-        for (compiler, language) in [(c, ["-xc", "-std=c99"]), (c, ["-xc", "-std=c11"]), (cpp, ["-xc++", "-std=c++11"])]
-        {
-            run.run(run.command(compiler, &[&WARNINGS[..], &language, &["-fsyntax-only", HEADER]].concat()))?;
-        }
+    let runtime_path = format!("-Wl,-rpath,{}", libraries.display());
+    let shared = ["-L", &path(&libraries), "-lattn", "-lm", "-lpthread", &runtime_path].map(str::to_owned);
+    let statically = with_static(&libraries.join("libattn.a"), &system);
+    let compilers = compilers(run);
+    for compiler in &compilers {
+        let languages: &[_] = if compiler.ends_with("++") { &["-xc++", "-std=c++11"] } else { &["-xc", "-std=c99"] };
+        run.run(run.command(compiler, &[&WARNINGS[..], languages, &["-fsyntax-only", HEADER]].concat()))?;
+    }
+    for compiler in compilers.iter().filter(|compiler| !compiler.ends_with("++")) {
+        let flags: &[&str] = if *compiler == "gcc" { &SANITIZERS } else { &[] };
         for (name, link) in [("shared", &shared[..]), ("static", &statically)] {
-            let program =
-                compile(run, c, Path::new(TEST), &folder.join(format!("test-{c}-{name}")), &[SANITIZERS], link)?;
-            run.run(run.command(&program, &[VECTORS]))?;
-            let program = compile(run, c, &example, &folder.join(format!("example-{c}-{name}")), &[], link)?;
-            run.run(run.command(&program, &[]))?;
+            let program = folder.join(format!("test-{compiler}-{name}"));
+            let mut test = compile(run, compiler, Path::new(TEST), &program, flags, link)?;
+            test.arg(VECTORS);
+            run.run(test)?;
+            let program = folder.join(format!("example-{compiler}-{name}"));
+            let example = compile(run, compiler, &example, &program, flags, link)?;
+            run.run(example)?;
         }
     }
-    sanitized(run, &folder, &system)?;
+    if compilers.contains(&"gcc") {
+        sanitized(run, &folder, &system)?;
+    }
     python(run, &folder, &libraries.join("libattn.so"), block(&page, "python")?)
 }
 
@@ -83,7 +79,28 @@ fn native_libraries(run: &mut Run) -> Result<String, String> {
     }
 }
 
-/// A program of one file.
+/// The arguments that link a static library with what it needs.
+fn with_static(library: &Path, system: &str) -> Vec<String> {
+    std::iter::once(path(library)).chain(system.split(' ').map(str::to_owned)).collect()
+}
+
+/// The compilers for C and C++ that are here, or can be installed.
+fn compilers(run: &mut Run) -> Vec<&'static str> {
+    const ALL: [&str; 4] = ["gcc", "clang", "g++", "clang++"];
+    let is_here = |run: &Run, compiler: &str| run.command(compiler, &["--version"]).output().is_ok();
+    if !ALL.iter().all(|compiler| is_here(run, compiler)) {
+        let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc g++ clang";
+        // What then is not here is skipped.
+        _ = run.run(run.command("sh", &["-c", install]));
+    }
+    let (here, missing): (Vec<_>, Vec<_>) = ALL.into_iter().partition(|compiler| is_here(run, compiler));
+    for compiler in missing {
+        run.skip(&format!("C with {compiler}"), "`apt-get install gcc g++ clang` failed (it needs root)");
+    }
+    here
+}
+
+/// Compiles a program of one file, and is the command that runs it.
 fn compile(
     run: &mut Run,
     compiler: &str,
@@ -91,31 +108,27 @@ fn compile(
     program: &Path,
     flags: &[&str],
     link: &[String],
-) -> Result<String, String> {
-    // Threads of POSIX, beside plain C.
+) -> Result<Command, String> {
+    // Threads are POSIX's.
     let language = ["-std=c99", "-D_XOPEN_SOURCE=600", "-g", "-Icrates/attn-c/include"];
-    let mut command: Command = run.command(compiler, &[&WARNINGS[..], &language, flags].concat());
+    let mut command = run.command(compiler, &[&WARNINGS[..], &language, flags].concat());
     command.arg(source).args(link).arg("-o").arg(program);
     run.run(command)?;
-    Ok(path(program))
+    Ok(run.command(&path(program), &[]))
 }
 
-/// The tests on a static library under `AddressSanitizer`, with the backend `npu`.
-fn sanitized(run: &mut Run, folder: &Path, system: &[&str]) -> Result<(), String> {
-    let Some(nightly) = nightly(run, "C under AddressSanitizer") else { return Ok(()) };
-    if run.command("clang", &["--version"]).output().is_err() {
-        run.skip("C under AddressSanitizer", "no clang, whose sanitizer is Rust's");
-        return Ok(());
-    }
+/// The test with a library that is under `AddressSanitizer` itself, and has the backend `npu`.
+fn sanitized(run: &mut Run, folder: &Path, system: &str) -> Result<(), String> {
+    let Some(nightly) = nightly(run, "libattn.a under AddressSanitizer") else { return Ok(()) };
     let target_dir = run.root.join("target/sanitizer");
     let build = ["build", "--package", "attn-c", "--features", "npu", "--target", SANITIZED, "--target-dir"];
     let mut command = run.command("rustup", &[&nightly[..], &build, &[&path(&target_dir)]].concat());
     command.env("RUSTFLAGS", "-Zsanitizer=address");
     run.run(command)?;
-    let library = path(&target_dir.join(SANITIZED).join("debug/libattn.a"));
-    let link: Vec<_> = std::iter::once(library.as_str()).chain(system.iter().copied()).map(str::to_owned).collect();
-    let program = compile(run, "clang", Path::new(TEST), &folder.join("test-sanitized"), &[SANITIZERS], &link)?;
-    run.run(run.command(&program, &[VECTORS, "npu"]))
+    let link = with_static(&target_dir.join(SANITIZED).join("debug/libattn.a"), system);
+    let mut test = compile(run, "gcc", Path::new(TEST), &folder.join("test-sanitized"), &SANITIZERS, &link)?;
+    test.args([VECTORS, "npu"]);
+    run.run(test)
 }
 
 /// The library from Python: the bits, the acceptance test, the page's example.
