@@ -125,7 +125,8 @@ pub(crate) fn features(run: &mut Run) -> Result<(), String> {
         "torch,xrt,xrt-shim",
         "--ignore-unknown-features",
     ];
-    let packages = ["attn-fixed", "attn-cpu", "attn-npu", "attn-ref", "attn", "attn-c"].map(|package| ["--package", package]);
+    let packages =
+        ["attn-fixed", "attn-cpu", "attn-npu", "attn-ref", "attn", "attn-c"].map(|package| ["--package", package]);
     run.run(run.command(&hack, &[&powerset[..], packages.as_flattened()].concat()))?;
     let tree = run.command(&Run::cargo_program(), &["tree", "--package", "attn", "--prefix", "none"]).output();
     let tree = tree.map_err(|error| format!("`cargo tree`: {error}"))?;
