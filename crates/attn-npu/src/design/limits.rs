@@ -29,8 +29,8 @@ const SHIM_DESCRIPTORS: usize = 16;
 /// Times that a transfer can be repeated; one more is accepted by the tools, and wraps.
 const REPEATS: usize = 64;
 
-/// Heads of a dispatch: far more than it has room for.
-const MOST_HEADS: usize = 1 << 20;
+/// Heads of a dispatch, more than anybody attends at once: the design writes half a KiB of each.
+const MOST_HEADS: usize = 1 << 16;
 
 /// Bytes that the host hands over in one dispatch: a transfer's place in an argument has 32 bits.
 const DISPATCH_BYTES: usize = u32::MAX as usize;
