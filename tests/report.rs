@@ -178,7 +178,7 @@ fn a_report_that_cannot_be_written_is_an_error() {
         &["validate", "--input", &heads(), "--report", &path("no/report.html")],
         &["report.html: cannot write it: ", "expected a path in a folder that can be written"],
     );
-    assert_usage_error(&["validate", "--report", &path("")], &["is a folder or a device"]);
+    assert_usage_error(&["validate", "--report", &path("")], &["is a folder, a pipe or a device"]);
     assert_usage_error(&["validate", "--input", "missing.npz", "--report", &path("r.html")], &["missing.npz: "]);
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }

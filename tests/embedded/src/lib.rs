@@ -273,7 +273,6 @@ mod tests {
     use super::*;
 
     extern crate std;
-    use std::boxed::Box;
 
     /// With so much stack: there is more memory on it than a test has.
     fn on_a_large_stack(test: fn()) {
