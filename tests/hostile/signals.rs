@@ -5,12 +5,12 @@ use std::{
     fs,
     os::unix::process::ExitStatusExt as _,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use attn::npz::Output;
+use attn::npz;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -25,7 +25,9 @@ const ONE: [u8; 4] = 1.0_f32.to_le_bytes();
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn start(folder: &TempDir, arguments: &str) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
+    // Whoever started the tests in the background may have had them ignore signals, and who starts ignoring them goes on.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,TERM,HUP").arg(env!("CARGO_BIN_EXE_attn"));
     command.args(arguments.split(' ')).current_dir(folder).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the attn command starts")
 }
@@ -34,9 +36,20 @@ fn start(folder: &TempDir, arguments: &str) -> Child {
 fn wait_until(child: &mut Child, is_so: impl Fn(&Child) -> bool) {
     let start = Instant::now();
     while !is_so(child) && child.try_wait().expect("a child").is_none() {
-        assert!(start.elapsed() < PATIENCE, "it never came so far");
+        if start.elapsed() > PATIENCE {
+            _ = child.kill();
+            panic!("it never came so far");
+        }
         thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Sends a signal, and waits for the end.
+fn end(mut child: Child, signal: Signal) -> Output {
+    // It may have ended just now.
+    kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it was not waited for");
+    wait_until(&mut child, |_| false);
+    child.wait_with_output().expect("ended")
 }
 
 /// Whether the input is open.
@@ -94,8 +107,7 @@ fn a_signal_before_there_is_an_output_leaves_what_there_was() {
             }
             let mut child = start(&folder, &format!("run --input in.npz --output out.npz{options}"));
             wait_until(&mut child, when);
-            kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it runs");
-            let output = child.wait_with_output().expect("ended");
+            let output = end(child, signal);
             assert_eq!(output.status.code(), Some(130), "{signal}{options}: {:?}", output.status);
             assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
             assert_eq!(fs::read_to_string(&out).ok().as_deref(), before, "{signal}{options}");
@@ -112,8 +124,7 @@ fn a_signal_ends_a_validation() {
     for (signal, options) in [(Signal::SIGINT, ""), (Signal::SIGTERM, " --json")] {
         let mut child = start(&folder, &format!("validate --input in.npz{options}"));
         wait_until(&mut child, computes);
-        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it runs");
-        let output = child.wait_with_output().expect("ended");
+        let output = end(child, signal);
         assert_eq!(output.status.signal(), Some(signal as i32), "{:?}", output.status);
         assert!(output.stderr.is_empty(), "{output:?}");
         // No figure, and no part of a JSON object.
@@ -140,14 +151,12 @@ fn a_signal_leaves_all_or_nothing() {
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let mut child = start(&folder, "run --input in.npz --output out.npz --out-scale v");
         wait_until(&mut child, writes);
-        // It may have ended just now.
-        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("it was not waited for");
-        let status = child.wait().expect("ended").code();
+        let status = end(child, signal).status.code();
         assert!(matches!(status, Some(0 | 130)), "{signal}: {status:?}");
         let left = files(folder.path());
         assert!(left == ["in.npz"] || left == ["in.npz", "out.npz"], "{signal}: {left:?}");
         if left.len() > 1 {
-            assert_eq!(Output::read(&out).expect("the whole output").shape, [4_000_000, 8]);
+            assert_eq!(npz::Output::read(&out).expect("the whole output").shape, [4_000_000, 8]);
             fs::remove_file(&out).expect("removed");
         }
     }

@@ -8,10 +8,11 @@ use crate::run::Run;
 const FOUND: i32 = 99;
 
 /// The ways through the command that take memory of every kind; what comes last is refused.
-const COMMANDS: [(&[&str], i32); 5] = [
+const COMMANDS: [(&[&str], i32); 6] = [
     (&["run", "--input", "tests/npz/mask.npz", "--output", "target/leaks.npz"], 0),
     (&["compare", "target/leaks.npz", "target/leaks.npz"], 0),
     (&["validate", "--input", "tests/npz/float32.npz", "--backend", "auto"], 0),
+    (&["doctor", "--for", "cpu"], 0),
     (&["npu", "inspect", "crates/attn-npu/tests/xclbin/stand_in.xclbin"], 0),
     (&["run", "--input", "tests/npz/bad_nan.npz", "--output", "target/leaks.npz"], 2),
 ];
