@@ -6,7 +6,7 @@
 //! # The way of a call
 //! | step | module |
 //! |---|---|
-//! | pointers and lengths become slices, where that can be: not null, aligned, of a size that there is, the output apart | `memory` |
+//! | pointers and lengths become slices, where that can be: not null, aligned, of a size that there is, the output apart | `tensors`, `memory` |
 //! | numbers of a mask become [`Mask`](attention::Mask)s | `mask` |
 //! | [`attention`] checks the rest, and computes | |
 //! | what failed becomes a status and a message; no panic leaves | `status` |
@@ -16,6 +16,7 @@
 mod mask;
 mod memory;
 mod status;
+mod tensors;
 
 use std::{
     ffi::{CString, c_char},
@@ -24,7 +25,7 @@ use std::{
 };
 
 use attention::{
-    AttentionError, FloatHeads, Heads, Inputs, Mask, Parameters, Scales, Tensor,
+    FloatHeads, Heads, Inputs, Mask, Parameters, Scales,
     backend::{Backend, BackendKind, Options},
     quantise_heads,
 };
@@ -32,9 +33,9 @@ use attention::{
 pub use mask::attn_mask;
 pub use status::attn_status;
 
-use mask::masks;
 use memory::{Span, input, object, output, text};
 use status::{Failure, guard};
+use tensors::{Shape, Tensors};
 
 /// A backend, ready to compute. Several threads may use one: their calls wait for each other.
 pub struct attn_backend {
@@ -181,15 +182,10 @@ pub unsafe extern "C" fn attn_attend(
         // SAFETY: as the caller says.
         let (backend, call) = unsafe { (object("backend", backend)?, object("heads", heads)?) };
         let attn_heads { dim, heads, kv_heads, .. } = *call;
-        check_groups(heads, kv_heads, call.query_len)?;
+        let shape = Shape { dim, heads, kv_heads };
+        let pointers = [(call.query, call.query_len), (call.key, call.key_len), (call.value, call.value_len)];
         // SAFETY: as the caller says.
-        let [query, key, value] = unsafe {
-            [
-                input("query", call.query, call.query_len)?,
-                input("key", call.key, call.key_len)?,
-                input("value", call.value, call.value_len)?,
-            ]
-        };
+        let tensors = unsafe { Tensors::new(shape, pointers) }?;
         // SAFETY: as the caller says; there are as many elements as heads.
         let [query_scales, key_scales, value_scales, out_scales] = unsafe {
             [
@@ -206,16 +202,12 @@ pub unsafe extern "C" fn attn_attend(
         });
         let parameters = parameters.collect::<Result<Vec<_>, _>>()?;
         let unmasked = vec![Mask::new(); heads];
+        let Tensors { query, key, value } = tensors;
         let inputs = Inputs { query, key, value };
         let heads = Heads { parameters: &parameters, masks: &unmasked, kv_heads, inputs };
         heads.check(out_len)?;
-        let (queries, keys) = (query.len() / unmasked.len() / dim, key.len() / kv_heads / dim);
         // SAFETY: as the caller says.
-        let (masks, allowed) = unsafe { masks(&call.mask, [unmasked.len(), queries, keys]) }?;
-        let inputs =
-            [("query", Span::of(query)), ("key", Span::of(key)), ("value", Span::of(value)), ("mask", allowed)];
-        // SAFETY: as the caller says.
-        let out = unsafe { output("output", out, out_len, &inputs) }?;
+        let (masks, out) = unsafe { tensors.masks_and_output(shape, &call.mask, (out, out_len)) }?;
         Ok(backend.lock()?.attend(Heads { masks: &masks, ..heads }, out, &|_| ())?)
     })
 }
@@ -235,25 +227,16 @@ pub unsafe extern "C" fn attn_attend_f32(
         // SAFETY: as the caller says.
         let (backend, call) = unsafe { (object("backend", backend)?, object("heads", heads)?) };
         let attn_heads_f32 { dim, heads, kv_heads, .. } = *call;
-        check_groups(heads, kv_heads, call.query_len)?;
+        let shape = Shape { dim, heads, kv_heads };
+        let pointers = [(call.query, call.query_len), (call.key, call.key_len), (call.value, call.value_len)];
         // SAFETY: as the caller says.
-        let [query, key, value] = unsafe {
-            [
-                input("query", call.query, call.query_len)?,
-                input("key", call.key, call.key_len)?,
-                input("value", call.value, call.value_len)?,
-            ]
-        };
+        let tensors = unsafe { Tensors::new(shape, pointers) }?;
         let unmasked = vec![Mask::new(); heads];
+        let Tensors { query, key, value } = tensors;
         let heads = FloatHeads { dim, masks: &unmasked, kv_heads, query, key, value };
         heads.check(out_len)?;
-        let (queries, keys) = (query.len() / unmasked.len() / dim, key.len() / kv_heads / dim);
         // SAFETY: as the caller says.
-        let (masks, allowed) = unsafe { masks(&call.mask, [unmasked.len(), queries, keys]) }?;
-        let inputs =
-            [("query", Span::of(query)), ("key", Span::of(key)), ("value", Span::of(value)), ("mask", allowed)];
-        // SAFETY: as the caller says.
-        let out = unsafe { output("output", out, out_len, &inputs) }?;
+        let (masks, out) = unsafe { tensors.masks_and_output(shape, &call.mask, (out, out_len)) }?;
         Ok(backend.lock()?.attend_f32(FloatHeads { masks: &masks, ..heads }, out, &|_| ())?)
     })
 }
@@ -309,13 +292,69 @@ impl attn_backend {
     }
 }
 
-/// That there are no more heads than queries have elements: what is read of each head is then of a size that there is.
-fn check_groups(heads: usize, kv_heads: usize, query_len: usize) -> Result<(), AttentionError> {
-    if heads == 0 || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return Err(AttentionError::Groups { heads, kv_heads });
+#[cfg(test)]
+mod tests {
+    use attention::backend::{BackendError, Progress};
+
+    use super::*;
+
+    struct Broken;
+
+    impl Backend for Broken {
+        fn name(&self) -> &'static str {
+            "broken"
+        }
+
+        fn description(&self) -> &'static str {
+            "panics"
+        }
+
+        fn attend(&mut self, _: Heads<'_>, _: &mut [i8], _: Progress<'_>) -> Result<(), BackendError> {
+            panic!("got what nobody expected")
+        }
+
+        fn attend_f32(&mut self, _: FloatHeads<'_>, _: &mut [f32], _: Progress<'_>) -> Result<(), BackendError> {
+            panic!("got what nobody expected")
+        }
     }
-    if query_len < heads {
-        return Err(AttentionError::Heads { tensor: Tensor::Query, got: query_len, heads });
+
+    #[test]
+    fn a_backend_that_panicked_can_only_be_closed() {
+        let backend = attn_backend { name: c"broken".into(), backend: Mutex::new(Box::new(Broken)) };
+        let backend = Box::into_raw(Box::new(backend));
+        let (tensor, scale, mut out) = ([1_i8; 8], 1.0_f32, [99_i8; 8]);
+        let tensor_len = tensor.len();
+        let heads = attn_heads {
+            dim: 8,
+            heads: 1,
+            kv_heads: 1,
+            query: tensor.as_ptr(),
+            query_len: tensor_len,
+            key: tensor.as_ptr(),
+            key_len: tensor_len,
+            value: tensor.as_ptr(),
+            value_len: tensor_len,
+            query_scales: &raw const scale,
+            key_scales: &raw const scale,
+            value_scales: &raw const scale,
+            out_scales: &raw const scale,
+            mask: attn_mask {
+                valid_keys: ptr::null(),
+                causal: ptr::null(),
+                allowed: ptr::null(),
+                allowed_shape: [0; 3],
+            },
+        };
+        for expected in ["a bug: got what nobody expected", "backend: an earlier call panicked, close it"] {
+            // SAFETY: all of it is there.
+            let (status, message) = unsafe {
+                let status = attn_attend(backend, &raw const heads, out.as_mut_ptr(), out.len());
+                (status, std::ffi::CStr::from_ptr(attn_last_error()).to_string_lossy().into_owned())
+            };
+            assert_eq!((status, &*message), (attn_status::Internal, expected));
+            assert_eq!(out, [99; 8]);
+        }
+        // SAFETY: it is open.
+        unsafe { attn_close(backend) };
     }
-    Ok(())
 }
