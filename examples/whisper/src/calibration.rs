@@ -1,16 +1,16 @@
 //! What is known of the model's tensors before they are there: static scales, which a deployed NPU needs, for it cannot look at a
 //! tensor before it quantises it; and by how much channels differ, which is evened out in the weights.
 
-use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
+use attn::file;
 use attn_fixed::quantise::scale_of;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::{
     attention::{Attention, Site, Stage},
-    error::Error,
-    file,
+    error::{Error, of_file},
     model::{DIM, HEADS, LAYERS},
 };
 
@@ -100,9 +100,8 @@ impl Calibration {
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let what = |json: serde_json::Error| Error::File { file: path.to_owned(), what: json.to_string() };
-        let text = serde_json::to_string(self).map_err(what)? + "\n";
-        file::replace(path, |writer| writer.write_all(text.as_bytes()))
+        let text = serde_json::to_string(self).map_err(of_file(path))? + "\n";
+        file::replace(path, text.as_bytes()).map_err(of_file(path))
     }
 
     /// What is known of one attention.

@@ -1,7 +1,11 @@
 //! Keeps what the encoder's attention was given, and writes it for other programs to attend to.
 
-use std::path::Path;
+use std::{
+    io::{self, Cursor},
+    path::Path,
+};
 
+use attn::file;
 use half::f16;
 use npyz::WriterBuilder;
 use tch::{Kind, Tensor};
@@ -9,8 +13,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
 use crate::{
     attention::{Attention, Site, Stage},
-    error::Error,
-    file::replace,
+    error::{Error, of_file},
 };
 
 /// Another attention, and query, key and value of every layer of the encoder, of the first window that it encodes.
@@ -58,8 +61,8 @@ pub fn write(layers: &[[Tensor; 3]], path: &Path) -> Result<(), Error> {
         Ok((name, shape, Vec::<f16>::try_from(tensor.f_reshape([-1])?)?))
     };
     let arrays = [array(0, "q")?, array(1, "k")?, array(2, "v")?];
-    replace(path, |file| {
-        let mut archive = ZipWriter::new(file);
+    let archive = || -> io::Result<_> {
+        let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Deflated)
             .last_modified_time(DateTime::DEFAULT);
@@ -70,9 +73,10 @@ pub fn write(layers: &[[Tensor; 3]], path: &Path) -> Result<(), Error> {
             array.extend(elements)?;
             array.finish()?;
         }
-        archive.finish()?;
-        Ok(())
-    })
+        Ok(archive.finish()?.into_inner())
+    };
+    let archive = archive().map_err(of_file(path))?;
+    file::replace(path, &archive).map_err(of_file(path))
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Why there is no transcript.
 
-use std::{error, fmt, io, path::PathBuf};
+use std::{
+    error, fmt, io,
+    path::{Path, PathBuf},
+};
 
 use attn::{ParameterError, QuantiseError, Tensor, backend::BackendError};
 use tch::TchError;
@@ -109,4 +112,9 @@ impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
+}
+
+/// Says which file it is about.
+pub(crate) fn of_file<E: fmt::Display>(file: &Path) -> impl FnOnce(E) -> Error {
+    |error| Error::File { file: file.to_owned(), what: error.to_string() }
 }

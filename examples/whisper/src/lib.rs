@@ -8,7 +8,6 @@ pub mod calibration;
 pub mod capture;
 pub mod compare;
 pub mod error;
-mod file;
 pub mod mel;
 pub mod model;
 pub mod pictures;

@@ -5,12 +5,12 @@
 //! drawn, but computed with: what weight is on them the caption says.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     ops::Range,
     path::{Path, PathBuf},
 };
 
+use attn::file;
 use attn_ref::torch::Method;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use plotters::{
@@ -25,8 +25,7 @@ use tch::{Kind, Tensor};
 
 use crate::{
     attention::{Attention, Integer, ScaleRule, Site, Stage, Torch},
-    error::Error,
-    file::replace,
+    error::{Error, of_file},
 };
 
 /// Of one frame of the encoder.
@@ -53,13 +52,12 @@ const LETTERS: u32 = 16;
 /// # Errors
 /// What attention says, for example that the backend has no output in floats; a file that cannot be written.
 pub fn draw(layers: &[[Tensor; 3]], integer: &mut Integer, folder: &Path, seconds: f64) -> Result<Vec<PathBuf>, Error> {
-    let error = |error: io::Error| Error::File { file: folder.to_owned(), what: error.to_string() };
-    fs::create_dir_all(folder).map_err(error)?;
+    fs::create_dir_all(folder).map_err(of_file(folder))?;
     let write = |(layer, tensors)| {
         let path = folder.join(format!("layer-{layer}.svg"));
         let svg = Picture::new(layer, tensors, integer, seconds)?.svg();
-        let svg = svg.map_err(|error| Error::File { file: path.clone(), what: error.to_string() })?;
-        replace(&path, |file| file.write_all(svg.as_bytes()))?;
+        let svg = svg.map_err(of_file(&path))?;
+        file::replace(&path, svg.as_bytes()).map_err(of_file(&path))?;
         Ok(path)
     };
     layers.iter().enumerate().map(write).collect()

@@ -9,7 +9,7 @@ use tokenizers::Tokenizer;
 use crate::{
     attention::Attention,
     calibration::Calibration,
-    error::Error,
+    error::{Error, of_file},
     mel::{self, WINDOW_SAMPLES},
     model::{CONTEXT, Encoded, VOCABULARY, Whisper},
     weights::Weights,
@@ -163,7 +163,7 @@ impl Transcriber {
 
     fn text(&self, tokens: &[u32]) -> Result<String, Error> {
         let text = self.tokenizer.decode(tokens, true);
-        let text = text.map_err(|error| Error::File { file: "tokenizer.json".into(), what: error.to_string() })?;
+        let text = text.map_err(of_file(Path::new("tokenizer.json")))?;
         // A transcript is one line.
         Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
     }
