@@ -8,7 +8,9 @@ NPU only with backend="npu", xclbin=FILE and a library that was built with it.
 """
 
 import ctypes
+import operator
 import os
+import threading
 import weakref
 from ctypes import POINTER, byref, c_char_p, c_int32, c_size_t, c_void_p
 
@@ -34,11 +36,11 @@ class NPUAttention:
         default suits standard normal numbers; `np.abs(X).max() / 127` suits `(X * 127 / np.abs(X).max()).astype(np.int8)`; 1 suits
         raw integers.
     out_scale: the same of the output. None: each head takes the whole range, its largest magnitude becomes about 127, for
-        which attention is computed twice. `out_scales` are those of the last call.
+        which attention is computed twice. `out_scales` are those of the last call, an array of q.shape[:-2].
     xclbin: what an NPU is to run.
     library: libattn.so; if not given, the environment's ATTN_LIBRARY.
 
-    Calls from several threads wait for each other. They do not hold Python's lock.
+    Calls from several threads wait for each other, without holding Python's lock.
     """
 
     def __init__(
@@ -56,32 +58,37 @@ class NPUAttention:
         self._scales = q_scale, k_scale, v_scale
         self._out_scale = out_scale
         self.out_scales = None
+        self._lock = threading.Lock()
         self._backend = c_void_p()
         xclbin = None if xclbin is None else os.fsencode(xclbin)
         self._check(self._library.attn_open(backend.encode(), xclbin, byref(self._backend)))
         self._close = weakref.finalize(self, self._library.attn_close, self._backend.value)
+        # A thread of a program that ends may still compute.
+        self._close.atexit = False
         self.backend = self._library.attn_name(self._backend).decode()
 
     def close(self):
         """Closes the backend, which is also done when nobody holds this any longer."""
-        self._backend = None
-        self._close()
+        with self._lock:
+            self._backend = None
+            self._close()
 
     def __call__(self, q, k, v, *, valid_keys=None, causal=None, mask=None):
         """Returns attention in q's shape and type.
 
-        q is [.., queries, dim], k and v are [.., keys, dim], all int8 or all float32, which are quantised and have no use for
-        scales. Fewer heads of k and v than of q are shared by neighbours. Arrays in C order are not copied.
+        q is [.., heads, queries, dim], k and v are [.., heads, keys, dim], all int8 or all float32, which are quantised and have
+        no use for scales. Fewer heads of k and v than of q are shared by neighbours. Arrays in C order are not copied.
 
         valid_keys: only so many keys are seen. causal: query i sees the keys j <= i + causal, the number of cached keys.
         mask: bool, broadcasts to [.., queries, keys], true where a key is seen.
         """
-        q, k, v = (np.ascontiguousarray(x) for x in (q, k, v))
+        q, k, v = (np.require(x, requirements="CA") for x in (q, k, v))
         if not q.dtype == k.dtype == v.dtype or q.dtype not in (np.int8, np.float32):
             raise TypeError(f"q, k, v: got {q.dtype}, {k.dtype}, {v.dtype}, expected int8 or float32 for all")
-        if q.ndim < 2 or k.ndim < 2 or k.shape != v.shape or q.shape[-1] != k.shape[-1]:
+        batches, dims = ([(*x.shape[:-3], x.ndim) for x in (q, k)], [x.shape[-1:] for x in (q, k)])
+        if q.ndim < 2 or k.shape != v.shape or batches[0] != batches[1] or dims[0] != dims[1]:
             shapes = ", ".join(str(list(x.shape)) for x in (q, k, v))
-            raise ValueError(f"q, k, v: got {shapes}, expected [.., queries, dim], [.., keys, dim] twice")
+            raise ValueError(f"q, k, v: got {shapes}, expected [.., heads, queries, dim], [.., heads, keys, dim] twice")
         heads, kv_heads = (int(np.prod(x.shape[:-2])) for x in (q, k))
         call = (_Heads if q.dtype == np.int8 else _HeadsF32)(q.shape[-1], heads, kv_heads)
         for name, array in ("query", q), ("key", k), ("value", v):
@@ -90,30 +97,40 @@ class NPUAttention:
         # They live as long as the call.
         kept = [call.mask.set(name, heads, number) for name, number in (("valid_keys", valid_keys), ("causal", causal))]
         if mask is not None:
-            mask = np.broadcast_to(np.asarray(mask, bool), q.shape[:-1] + k.shape[-2:-1])
+            mask = np.asarray(mask)
+            if mask.dtype != bool:
+                raise TypeError(f"mask: got {mask.dtype}, expected bool, true where a key is seen")
+            mask = np.broadcast_to(mask, q.shape[:-1] + k.shape[-2:-1])
             kept.append(np.ascontiguousarray(mask))
             call.mask.allowed = kept[-1].ctypes.data
             call.mask.allowed_shape[:] = heads, q.shape[-2], k.shape[-2]
         out = np.empty_like(q)
-        if q.dtype == np.float32:
-            self._check(self._library.attn_attend_f32(self._backend, byref(call), out.ctypes.data, out.size))
-            return out
+        with self._lock:
+            if q.dtype == np.float32:
+                self._check(self._library.attn_attend_f32(self._backend, byref(call), out.ctypes.data, out.size))
+            else:
+                self._attend(call, q, k, v, out)
+        return out
 
+    def _attend(self, call, q, k, v, out):
+        """Writes attention in int8 to out."""
         scales = [_each(scale, x.shape[:-2]) for scale, x in zip(self._scales, (q, k, v))]
         call.query_scales, call.key_scales, call.value_scales = (x.ctypes.data for x in scales)
 
         def attend(out_scales):
             call.out_scales = out_scales.ctypes.data
             self._check(self._library.attn_attend(self._backend, byref(call), out.ctypes.data, out.size))
-            self.out_scales = out_scales.reshape(q.shape[:-2])
-            return out
 
         if self._out_scale is not None:
-            return attend(_each(self._out_scale, q.shape[:-2]))
-        # An output is a mean of values: with their scale it fits, and shows how much of the range it takes.
-        safe = np.resize(np.repeat(scales[2], max(heads // max(kv_heads, 1), 1)), heads)
-        largest = np.abs(attend(safe).reshape(heads, -1).astype(np.int16)).max(axis=1, initial=1)
-        return attend(safe * (largest / np.float32(127)).astype(np.float32))
+            out_scales = _each(self._out_scale, q.shape[:-2])
+        else:
+            # An output is a mean of values: with their scale it fits, and shows how much of the range it takes.
+            out_scales = np.resize(np.repeat(scales[2], max(call.heads // max(call.kv_heads, 1), 1)), call.heads)
+            attend(out_scales)
+            largest = np.abs(out.reshape(call.heads, -1).astype(np.int16)).max(axis=1, initial=1)
+            out_scales = out_scales * (largest / np.float32(127)).astype(np.float32)
+        attend(out_scales)
+        self.out_scales = out_scales.reshape(q.shape[:-2])
 
     def _check(self, status):
         if status:
@@ -132,6 +149,9 @@ class _Mask(ctypes.Structure):
         """The same number for every head; returns what holds them."""
         if number is None:
             return None
+        # ctypes takes any number, and what it has no room for is lost.
+        if not 0 <= operator.index(number) < 2**63:
+            raise ValueError(f"{name}: got {number}, expected 0 to 2^63 - 1")
         numbers = (c_size_t * heads)(*[number] * heads)
         setattr(self, name, ctypes.addressof(numbers))
         return numbers

@@ -82,6 +82,8 @@ def full_range(attend):
     attention = attend(q_scale=0.001)
     out = attention(q, k, v)
     yield "chosen scale: range", bool(np.all(np.abs(out.astype(int)).max(axis=(1, 2)) >= 120))
+    meant = attend(q_scale=0.001, out_scale=1 / 32)(q, k, v) / 32
+    yield "chosen scale: meaning", bool(np.all(np.abs(out * attention.out_scales[..., None, None] - meant) < 1 / 32))
     again = attend(q_scale=0.001, out_scale=attention.out_scales)(q, k, v)
     yield "chosen scale: stated", np.array_equal(again, out)
 
@@ -93,6 +95,18 @@ def threads(attend):
     with ThreadPoolExecutor(4) as pool:
         outputs = list(pool.map(lambda _: attention(q, k, v), range(100)))
     yield "four threads on one backend", all(np.array_equal(out, expected) for out in outputs)
+
+    def call():
+        try:
+            return np.array_equal(attention(q, k, v), expected)
+        except AttnError as error:
+            return "backend: got NULL" in str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(call) for _ in range(100)]
+        pool.submit(attention.close)
+        calls += [pool.submit(call) for _ in range(4)]
+    yield "closed while others compute", all(call.result() for call in calls)
 
 
 def errors(attend):
@@ -114,10 +128,17 @@ def errors(attend):
         (lambda: attend(out_scale=1e9)(q, q, q), AttnError, "value scale / output scale"),
         (lambda: attend(q_scale=[1, 2])(q, q, q), ValueError, "broadcast"),
         (lambda: attend()(q, q, q, valid_keys=6), AttnError, "valid keys: got 6, expected at most 5"),
-        (lambda: attend()(q, q, q, mask=np.ones((5, 4))), ValueError, "broadcast"),
+        (lambda: attend()(q, q, q, valid_keys=2**64 + 3), ValueError, "valid_keys: got 18446744073709551619, expected 0 to 2^63 - 1"),
+        (lambda: attend()(q, q, q, causal=-1), ValueError, "causal: got -1, expected 0 to 2^63 - 1"),
+        (lambda: attend()(q, q, q, causal=0.5), TypeError, "'float'"),
+        (lambda: attend()(q, q, q, mask=np.ones((5, 4), bool)), ValueError, "broadcast"),
+        (lambda: attend()(q, q, q, mask=np.zeros((5, 5))), TypeError, "mask: got float64, expected bool, true where a key is seen"),
         (lambda: attend()(nan, nan, nan), AttnError, "query: quantise: got NaN at element 0"),
         (lambda: attend()(q, q, q.astype(np.int16)), TypeError, "got int8, int8, int16, expected int8 or float32"),
-        (lambda: attend()(q, q, q[:, :4]), ValueError, r"got [3, 5, 8], [3, 5, 8], [3, 4, 8], expected"),
+        (lambda: attend()(q, q, q[:, :4]), ValueError, "got [3, 5, 8], [3, 5, 8], [3, 4, 8], expected"),
+        (lambda: attend()(q[None], q, q), ValueError, "got [1, 3, 5, 8], [3, 5, 8], [3, 5, 8], expected"),
+        (lambda: attend()(q[None], q[:, None], q[:, None]), ValueError, "got [1, 3, 5, 8], [3, 1, 5, 8], [3, 1, 5, 8], expected"),
+        (lambda: attend()(q[0, 0], q[0, 0], q[0, 0]), ValueError, "got [8], [8], [8], expected"),
     ]:
         try:
             call()
