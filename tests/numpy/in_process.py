@@ -6,6 +6,7 @@ model of the arithmetic; every error an exception with a message. Exit status 1 
 
 import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -96,17 +97,24 @@ def threads(attend):
         outputs = list(pool.map(lambda _: attention(q, k, v), range(100)))
     yield "four threads on one backend", all(np.array_equal(out, expected) for out in outputs)
 
-    def call():
+
+def closing(attend):
+    """It waits for calls of other threads, and those after it are refused."""
+    q, k, v = (RANDOM.randint(-128, 128, (8, 1500, 64)).astype(np.int8) for _ in "qkv")
+    attention = attend(out_scale=1 / 32)
+    expected = attention(q, k, v)
+
+    def calls():
         try:
-            return np.array_equal(attention(q, k, v), expected)
+            return all(np.array_equal(attention(q, k, v), expected) for _ in range(1000))
         except AttnError as error:
             return "backend: got NULL" in str(error)
 
-    with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(call) for _ in range(100)]
-        pool.submit(attention.close)
-        calls += [pool.submit(call) for _ in range(4)]
-    yield "closed while others compute", all(call.result() for call in calls)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(calls)
+        time.sleep(0.1)
+        attention.close()
+        yield "closed while another thread computes", result.result()
 
 
 def errors(attend):
@@ -165,7 +173,7 @@ def main():
         wrong += sum(result is not True for _, result in results)
         print(f"backend {backend}: {sum(result is True for _, result in results)} of {len(results)} equal")
         print(*(f"  DIFFERS {name}" for name, result in results if result is not True), sep="\n", end="")
-    for name, result in errors(open_on):
+    for name, result in [*closing(open_on), *errors(open_on)]:
         wrong += result is not True
         print(f"{name}: {'as expected' if result is True else result}")
     sys.exit(wrong > 0)
