@@ -8,6 +8,7 @@ use attn::{
     backend::BackendKind,
     bench::{self, Environment, Options, Report, Shape},
 };
+use attn_cpu::MAX_THREADS;
 use clap::{Args, value_parser};
 
 use super::input::{NpuArguments, backends};
@@ -35,7 +36,7 @@ pub(super) struct Bench {
     #[arg(long, value_name = "HxMxNxD")]
     shape: Option<Shape>,
     /// Threads that everybody computes on; the specification and the NPU's kernels always have one.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..=MAX_THREADS as i64))]
     threads: u16,
     /// Measure this backend only; may be given several times. Peers are measured always; `kernel` and `aie2-model`, the NPU's
     /// kernels run on this CPU, and `npu` only if they are named.

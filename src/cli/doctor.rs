@@ -11,6 +11,7 @@ use attn::{
     scratch_len,
     suite::libtorch,
 };
+use attn_cpu::start_threads;
 use attn_npu::{
     build::Toolchain,
     host::{self, Npu},
@@ -19,10 +20,7 @@ use attn_npu::{
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{
-    input::{self, NpuArguments},
-    printable,
-};
+use super::{input::NpuArguments, printable};
 
 /// Check what a run needs: on an NPU, its device, driver, XRT and xclbin; on the CPU, the backend.
 ///
@@ -89,7 +87,7 @@ struct Report {
 
 impl Doctor {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        input::start_threads()?;
+        start_threads()?;
         let mut checks = cpu();
         if self.target == Target::Npu {
             checks.extend(npu(&self.npu.options()));

@@ -16,7 +16,6 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use rayon::ThreadPoolBuilder;
 
 use super::interrupt;
 
@@ -98,12 +97,6 @@ impl MaskArguments {
 /// Says of an error which file it is about.
 pub(super) fn of_file<E: fmt::Display>(path: &Path) -> impl Fn(E) -> String {
     move |error| format!("{}: {error}", path.display())
-}
-
-/// Starts the threads of everything that is computed in parallel, which could not say it if there are none.
-pub(super) fn start_threads() -> Result<(), String> {
-    let started = ThreadPoolBuilder::new().build_global();
-    started.map_err(|error| format!("threads: cannot start them: {error}; fewer are RAYON_NUM_THREADS=N"))
 }
 
 /// Checks that a file can be written to `path`, before the work whose result it is to hold.

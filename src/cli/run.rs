@@ -10,6 +10,7 @@ use attn::{
     npz::{Output, OutputValues},
     problem::OutScale,
 };
+use attn_cpu::start_threads;
 use clap::Args;
 
 use super::{
@@ -62,7 +63,7 @@ impl Run {
         interrupt::handle()?;
         let mut backend = self.backend.open()?;
         let (problem, shape) = self.masks.read(&self.input, &*backend)?;
-        input::start_threads()?;
+        start_threads()?;
         input::check_writable(&self.output)?;
         let queries = problem.heads * problem.queries;
         let scales = {

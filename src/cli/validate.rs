@@ -12,6 +12,7 @@ use attn::{
     report::{CasePictures, Environment, page},
     suite::{self, Case, CaseError, CaseReport, Expectation, Report, Skipped, libtorch},
 };
+use attn_cpu::start_threads;
 use attn_ref::tolerance;
 use clap::Args;
 
@@ -103,7 +104,7 @@ impl Validate {
                 }]
             }
         };
-        input::start_threads()?;
+        start_threads()?;
         if let Some(path) = &self.report {
             input::check_writable(path)?;
         }

@@ -362,7 +362,15 @@ fn environments() -> Vec<Case> {
     let build = |name: &'static str, folder: &'static str, message: &str| {
         case(format!("tools: {name}"), "npu build", message).environment("PEANO_INSTALL_DIR", folder)
     };
+    let many = |command: &str| {
+        let message = "threads: got RAYON_NUM_THREADS=1025, expected at most 1024";
+        let case = case(format!("{command}: too many threads"), command, message);
+        case.file("in.npz", good()).environment("RAYON_NUM_THREADS", "1025")
+    };
     vec![
+        many("validate"),
+        many("doctor --for cpu"),
+        many(RUN),
         none("validate --input in.npz"),
         none("validate --json"),
         none("doctor --for cpu"),

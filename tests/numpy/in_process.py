@@ -5,6 +5,7 @@ model of the arithmetic; every error an exception with a message. Exit status 1 
 """
 
 import os
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -117,6 +118,25 @@ def closing(attend):
         yield "closed while another thread computes", result.result()
 
 
+def without_threads():
+    """The library says it, every time, and what needs none goes on."""
+    program = """if True:
+        import sys
+        import numpy as np
+        from npu_attention import AttnError, NPUAttention
+        q = np.ones((5, 8), np.int8)
+        for backend in "auto", "auto", "scalar":
+            try:
+                print(NPUAttention(backend, library=sys.argv[1])(q, q, q).shape)
+            except AttnError as error:
+                print(error.status, error)
+    """
+    environment = {"RAYON_NUM_THREADS": "1025", "PYTHONPATH": sys.path[0]}
+    result = subprocess.run([sys.executable, "-c", program, LIBRARY], env=environment, capture_output=True, text=True)
+    error = "14 threads: got RAYON_NUM_THREADS=1025, expected at most 1024"
+    yield "without threads", (result.stdout.splitlines(), result.stderr) == ([error, error, "(5, 8)"], "")
+
+
 def errors(attend):
     q = np.ones((3, 5, 8), np.int8)
     nan = np.full((5, 8), np.nan, np.float32)
@@ -173,7 +193,7 @@ def main():
         wrong += sum(result is not True for _, result in results)
         print(f"backend {backend}: {sum(result is True for _, result in results)} of {len(results)} equal")
         print(*(f"  DIFFERS {name}" for name, result in results if result is not True), sep="\n", end="")
-    for name, result in [*closing(open_on), *errors(open_on)]:
+    for name, result in [*closing(open_on), *without_threads(), *errors(open_on)]:
         wrong += result is not True
         print(f"{name}: {'as expected' if result is True else result}")
     sys.exit(wrong > 0)

@@ -70,6 +70,10 @@ enum attn_status
      * A bug in the library. A backend that it happened to can only be closed.
      */
     ATTN_STATUS_INTERNAL = 13,
+    /**
+     * The system has no memory, or no threads, for what a call needs.
+     */
+    ATTN_STATUS_RESOURCES = 14,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

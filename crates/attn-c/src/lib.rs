@@ -20,7 +20,7 @@ mod tensors;
 
 use std::{
     ffi::{CString, c_char},
-    ptr,
+    ptr, slice,
     sync::{Mutex, MutexGuard},
 };
 
@@ -29,17 +29,20 @@ use attention::{
     backend::{Backend, BackendKind, Options},
     quantise_heads,
 };
+use attn_cpu::start_threads;
 
 pub use mask::attn_mask;
 pub use status::attn_status;
 
-use memory::{Span, input, object, output, text};
+use memory::{Span, each, input, object, output, text};
 use status::{Failure, guard};
 use tensors::{Shape, Tensors};
 
 /// A backend, ready to compute. Several threads may use one: their calls wait for each other.
 pub struct attn_backend {
     name: CString,
+    /// Whether it computes on threads, which are started by the first call.
+    is_on_threads: bool,
     backend: Mutex<Box<dyn Backend>>,
 }
 
@@ -145,11 +148,12 @@ pub unsafe extern "C" fn attn_open(
         *opened = ptr::null_mut();
         // SAFETY: as the caller says.
         let kind: BackendKind = unsafe { text("name", name) }?.parse()?;
+        let is_on_threads = matches!(kind, BackendKind::Cpu(_) | BackendKind::Auto);
         // SAFETY: as the caller says.
         let xclbin = if xclbin.is_null() { None } else { Some(unsafe { text("xclbin", xclbin) }?.into()) };
         let backend = kind.open(&Options { xclbin, ..Options::default() })?;
         let name = CString::new(backend.name()).unwrap_or_default();
-        *opened = Box::into_raw(Box::new(attn_backend { name, backend: Mutex::new(backend) }));
+        *opened = Box::into_raw(Box::new(attn_backend { name, is_on_threads, backend: Mutex::new(backend) }));
         Ok(())
     })
 }
@@ -185,8 +189,8 @@ pub unsafe extern "C" fn attn_attend(
         let shape = Shape { dim, heads, kv_heads };
         let pointers = [(call.query, call.query_len), (call.key, call.key_len), (call.value, call.value_len)];
         // SAFETY: as the caller says.
-        let tensors = unsafe { Tensors::new(shape, pointers) }?;
-        // SAFETY: as the caller says; there are as many elements as heads.
+        let tensors = unsafe { Tensors::new(shape, pointers, out_len) }?;
+        // SAFETY: as the caller says.
         let [query_scales, key_scales, value_scales, out_scales] = unsafe {
             [
                 input("query scales", call.query_scales, heads)?,
@@ -195,20 +199,29 @@ pub unsafe extern "C" fn attn_attend(
                 input("output scales", call.out_scales, heads)?,
             ]
         };
-        let parameters = (0..heads).map(|h| {
+        let parameters = |h: usize| {
             let kv = h / (heads / kv_heads);
             let (query, out) = (query_scales[h], out_scales[h]);
-            Parameters::new(dim, Scales { query, key: key_scales[kv], value: value_scales[kv], out })
-        });
-        let parameters = parameters.collect::<Result<Vec<_>, _>>()?;
-        let unmasked = vec![Mask::new(); heads];
+            Ok(Parameters::new(dim, Scales { query, key: key_scales[kv], value: value_scales[kv], out })?)
+        };
+        let Tensors { query, key, value } = tensors.first(shape);
+        let inputs = Inputs { query, key, value };
+        let first = Heads { parameters: &[parameters(0)?], masks: &[Mask::new()], kv_heads: 1, inputs };
+        first.check(out_len / heads)?;
+        let parameters = each(heads, parameters)?;
+        let read = [
+            Span::of("heads", slice::from_ref(call)),
+            Span::of("query scales", query_scales),
+            Span::of("key scales", key_scales),
+            Span::of("value scales", value_scales),
+            Span::of("output scales", out_scales),
+        ];
+        // SAFETY: as the caller says.
+        let (masks, out) = unsafe { tensors.masks_and_output(shape, &call.mask, &read, (out, out_len)) }?;
         let Tensors { query, key, value } = tensors;
         let inputs = Inputs { query, key, value };
-        let heads = Heads { parameters: &parameters, masks: &unmasked, kv_heads, inputs };
-        heads.check(out_len)?;
-        // SAFETY: as the caller says.
-        let (masks, out) = unsafe { tensors.masks_and_output(shape, &call.mask, (out, out_len)) }?;
-        Ok(backend.lock()?.attend(Heads { masks: &masks, ..heads }, out, &|_| ())?)
+        let heads = Heads { parameters: &parameters, masks: &masks, kv_heads, inputs };
+        Ok(backend.lock()?.attend(heads, out, &|_| ())?)
     })
 }
 
@@ -230,14 +243,15 @@ pub unsafe extern "C" fn attn_attend_f32(
         let shape = Shape { dim, heads, kv_heads };
         let pointers = [(call.query, call.query_len), (call.key, call.key_len), (call.value, call.value_len)];
         // SAFETY: as the caller says.
-        let tensors = unsafe { Tensors::new(shape, pointers) }?;
-        let unmasked = vec![Mask::new(); heads];
-        let Tensors { query, key, value } = tensors;
-        let heads = FloatHeads { dim, masks: &unmasked, kv_heads, query, key, value };
-        heads.check(out_len)?;
+        let tensors = unsafe { Tensors::new(shape, pointers, out_len) }?;
+        let Tensors { query, key, value } = tensors.first(shape);
+        FloatHeads { dim, masks: &[Mask::new()], kv_heads: 1, query, key, value }.check(out_len / heads)?;
+        let read = [Span::of("heads", slice::from_ref(call))];
         // SAFETY: as the caller says.
-        let (masks, out) = unsafe { tensors.masks_and_output(shape, &call.mask, (out, out_len)) }?;
-        Ok(backend.lock()?.attend_f32(FloatHeads { masks: &masks, ..heads }, out, &|_| ())?)
+        let (masks, out) = unsafe { tensors.masks_and_output(shape, &call.mask, &read, (out, out_len)) }?;
+        let Tensors { query, key, value } = tensors;
+        let heads = FloatHeads { dim, masks: &masks, kv_heads, query, key, value };
+        Ok(backend.lock()?.attend_f32(heads, out, &|_| ())?)
     })
 }
 
@@ -260,10 +274,10 @@ pub unsafe extern "C" fn attn_quantise(
     guard(|| {
         // SAFETY: as the caller says.
         let values = unsafe { input("values", values, len) }?;
-        let inputs = [("values", Span::of(values))];
+        let values_span = Span::of("values", values);
         // SAFETY: as the caller says.
-        let quantised = unsafe { output("quantised", quantised, len, &inputs) }?;
-        let inputs = [inputs[0], ("quantised", Span::of(quantised))];
+        let quantised = unsafe { output("quantised", quantised, len, &[values_span]) }?;
+        let inputs = [values_span, Span::of("quantised", quantised)];
         // SAFETY: as the caller says.
         let scales = unsafe { output("scales", scales, heads, &inputs) }?;
         Ok(quantise_heads(values, quantised, scales)?)
@@ -287,6 +301,9 @@ pub unsafe extern "C" fn attn_close(backend: *mut attn_backend) {
 
 impl attn_backend {
     fn lock(&self) -> Result<MutexGuard<'_, Box<dyn Backend>>, Failure> {
+        if self.is_on_threads {
+            start_threads()?;
+        }
         let panicked = |_| Failure::new(attn_status::Internal, "backend: an earlier call panicked, close it");
         self.backend.lock().map_err(panicked)
     }
@@ -320,7 +337,8 @@ mod tests {
 
     #[test]
     fn a_backend_that_panicked_can_only_be_closed() {
-        let backend = attn_backend { name: c"broken".into(), backend: Mutex::new(Box::new(Broken)) };
+        let backend =
+            attn_backend { name: c"broken".into(), is_on_threads: false, backend: Mutex::new(Box::new(Broken)) };
         let backend = Box::into_raw(Box::new(backend));
         let (tensor, scale, mut out) = ([1_i8; 8], 1.0_f32, [99_i8; 8]);
         let tensor_len = tensor.len();

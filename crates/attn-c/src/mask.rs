@@ -5,7 +5,7 @@ use std::{ptr, slice};
 use attention::{Mask, MaskError};
 
 use crate::{
-    memory::{Span, input},
+    memory::{Span, each, input},
     status::{Failure, attn_status},
 };
 
@@ -24,26 +24,28 @@ pub struct attn_mask {
     pub allowed_shape: [usize; 3],
 }
 
-/// The mask of every head, and where the boolean part lies, for attention of `[heads, queries, keys]`, which there are.
+/// The mask of every head, and where its parts lie, for attention of `[heads, queries, keys]`, which there are.
 ///
 /// # Safety
 /// Its pointers are null or to as many elements as are stated.
 pub(crate) unsafe fn masks<'a>(
     mask: &attn_mask,
     [heads, queries, keys]: [usize; 3],
-) -> Result<(Vec<Mask<'a>>, Span), Failure> {
-    let mut masks = vec![Mask::new(); heads];
+) -> Result<(Vec<Mask<'a>>, Vec<Span>), Failure> {
+    let mut masks = each(heads, |_| Ok(Mask::new()))?;
+    let mut spans = Vec::new();
     if !mask.valid_keys.is_null() {
         // SAFETY: as the caller says.
         let valid_keys = unsafe { input("valid keys", mask.valid_keys, heads) }?;
+        spans.push(Span::of("valid keys", valid_keys));
         masks.iter_mut().zip(valid_keys).for_each(|(mask, &keys)| *mask = mask.valid_keys(keys));
     }
     if !mask.causal.is_null() {
         // SAFETY: as the caller says.
         let causal = unsafe { input("causal", mask.causal, heads) }?;
+        spans.push(Span::of("causal", causal));
         masks.iter_mut().zip(causal).for_each(|(mask, &offset)| *mask = mask.causal(offset));
     }
-    let mut span = Span::NONE;
     if !mask.allowed.is_null() {
         let [planes, rows, row] = mask.allowed_shape;
         let fits = |got, expected| got == 1 || got == expected;
@@ -57,14 +59,14 @@ pub(crate) unsafe fn masks<'a>(
         let len = plane.and_then(|plane| plane.checked_mul(planes)).unwrap_or(usize::MAX);
         // SAFETY: as the caller says.
         let allowed = bools(unsafe { input("boolean mask", mask.allowed, len) }?)?;
-        span = Span::of(allowed);
+        spans.push(Span::of("boolean mask", allowed));
         let planes = allowed.chunks_exact(len / planes).cycle();
         masks.iter_mut().zip(planes).for_each(|(mask, plane)| *mask = mask.allowed(plane, row));
     }
     for mask in &masks {
         mask.check(queries, keys)?;
     }
-    Ok((masks, span))
+    Ok((masks, spans))
 }
 
 /// Bytes of 0 and 1.

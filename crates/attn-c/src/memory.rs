@@ -7,18 +7,17 @@ use std::{
 
 use crate::status::{Failure, attn_status};
 
-/// The addresses of a slice.
+/// The addresses of what is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Span {
+    name: &'static str,
     first: usize,
     bytes: usize,
 }
 
 impl Span {
-    pub(crate) const NONE: Self = Self { first: 0, bytes: 0 };
-
-    pub(crate) fn of<T>(slice: &[T]) -> Self {
-        Self { first: slice.as_ptr().addr(), bytes: size_of_val(slice) }
+    pub(crate) fn of<T>(name: &'static str, slice: &[T]) -> Self {
+        Self { name, first: slice.as_ptr().addr(), bytes: size_of_val(slice) }
     }
 
     /// Both are inside the address space.
@@ -47,24 +46,36 @@ pub(crate) unsafe fn input<'a, T>(name: &str, pointer: *const T, len: usize) -> 
     Ok(unsafe { slice::from_raw_parts(pointer, len) })
 }
 
-/// `len` elements that are written, which none of the inputs overlaps.
+/// `len` elements that are written, which none of what is read overlaps.
 ///
 /// # Safety
 /// As [`input`], and nobody reads them meanwhile.
 pub(crate) unsafe fn output<'a, T>(
-    name: &str,
+    name: &'static str,
     pointer: *mut T,
     len: usize,
-    inputs: &[(&str, Span)],
+    inputs: &[Span],
 ) -> Result<&'a mut [T], Failure> {
     check(name, pointer, len)?;
-    let span = Span { first: pointer.addr(), bytes: len * size_of::<T>() };
-    if let Some((input, _)) = inputs.iter().find(|(_, input)| span.overlaps(*input)) {
-        let message = format!("{name}: got memory of {input}, expected memory of its own");
+    let output = Span { name, first: pointer.addr(), bytes: len * size_of::<T>() };
+    if let Some(input) = inputs.iter().find(|input| output.overlaps(**input)) {
+        let message = format!("{name}: got memory of {}, expected memory of its own", input.name);
         return Err(Failure::new(attn_status::Overlap, message));
     }
     // SAFETY: not null, aligned, of a size that there is, apart from what is read, and the caller's promise.
     Ok(unsafe { slice::from_raw_parts_mut(pointer, len) })
+}
+
+/// What there is one of for every head.
+pub(crate) fn each<T>(heads: usize, mut of: impl FnMut(usize) -> Result<T, Failure>) -> Result<Vec<T>, Failure> {
+    let mut each = Vec::new();
+    each.try_reserve_exact(heads).map_err(|error| {
+        Failure::new(attn_status::Resources, format!("heads: got {heads}, for which there is no memory: {error}"))
+    })?;
+    for head in 0..heads {
+        each.push(of(head)?);
+    }
+    Ok(each)
 }
 
 /// A text that ends with a zero.
@@ -96,4 +107,16 @@ fn check<T>(name: &str, pointer: *const T, len: usize) -> Result<(), Failure> {
         return Err(Failure::new(attn_status::Shape, message));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_memory_there_is_a_status() {
+        let failure = each(usize::MAX / 16, |head| Ok(head as u64)).expect_err("more than there is anywhere");
+        assert!(format!("{failure:?}").contains("status: Resources"), "{failure:?}");
+        assert_eq!(each(3, Ok).expect("room for three"), [0, 1, 2]);
+    }
 }

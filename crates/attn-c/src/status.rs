@@ -8,6 +8,7 @@ use std::{
 };
 
 use attention::{AttentionError, FloatError, ParameterError, QuantiseError, backend::BackendError};
+use attn_cpu::ThreadsError;
 
 /// What came of a call. The numbers stay as they are.
 #[repr(i32)]
@@ -41,6 +42,8 @@ pub enum attn_status {
     Npu = 12,
     /// A bug in the library. A backend that it happened to can only be closed.
     Internal = 13,
+    /// The system has no memory, or no threads, for what a call needs.
+    Resources = 14,
 }
 
 /// Why a call failed.
@@ -69,8 +72,9 @@ thread_local! {
 pub(crate) fn guard(call: impl FnOnce() -> Result<(), Failure>) -> attn_status {
     let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(Failure::of_panic(&*panic)));
     let Err(Failure { status, message }) = result else { return attn_status::Ok };
-    // Names that a caller gave end at a zero, and there are no others in messages.
-    let message = CString::new(message).unwrap_or_default();
+    // One line, whatever names a caller gave.
+    let printable = |x: char| if x.is_control() { x.escape_default().to_string() } else { x.to_string() };
+    let message = CString::new(message.chars().map(printable).collect::<String>()).unwrap_or_default();
     // A thread that is ending has nobody left to read it.
     _ = LAST_ERROR.try_with(|last| last.replace(message));
     status
@@ -121,6 +125,12 @@ impl From<FloatError> for Failure {
             _ => Self::new(attn_status::Internal, ""),
         };
         Self { message, ..failure }
+    }
+}
+
+impl From<ThreadsError> for Failure {
+    fn from(error: ThreadsError) -> Self {
+        Self::new(attn_status::Resources, error.to_string())
     }
 }
 

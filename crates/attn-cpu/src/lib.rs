@@ -29,6 +29,8 @@ mod kernel;
 mod pack;
 mod row;
 mod simd;
+#[cfg(feature = "std")]
+mod threads;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -38,6 +40,9 @@ use core::{error::Error, fmt};
 use attn_fixed::{AttentionError, FloatError, FloatHeads, Heads};
 
 use crate::heads::Kernel;
+
+#[cfg(feature = "std")]
+pub use crate::threads::{MAX_THREADS, ThreadsError, start_threads};
 
 /// A vector instruction set that there is a kernel for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
