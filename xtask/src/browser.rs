@@ -71,11 +71,14 @@ impl Browser {
 
     /// Opens a file, and comes back when all of it is there.
     pub(crate) fn open(&mut self, file: &Path) -> Result<(), String> {
+        let earlier = self.requests.len();
         let opened = self.call("Page.navigate", &json!({"url": format!("file://{}", file.display())}))?;
         if let Some(error) = opened["errorText"].as_str() {
             return Err(format!("{}: {error}", file.display()));
         }
         while self.next()?["method"] != "Page.loadEventFired" {}
+        // That for the file itself.
+        self.requests.remove(earlier);
         Ok(())
     }
 

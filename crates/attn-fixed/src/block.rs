@@ -56,11 +56,14 @@ impl Weights {
         let mut powers = [Power::ZERO; BLOCK];
         for (j, (power, &score)) in powers.iter_mut().zip(scores).enumerate() {
             if seen(j) {
+                debug_assert!(bounds::BELOW.contains((maximum - score).into()));
                 *power = exp2(distance(parameters, maximum - score));
+                debug_assert!(bounds::POWER.contains(power.to_bits().into()));
             }
         }
         let octaves = octaves(parameters, maximum);
         let exponent = (octaves + ((1 << Distance::FRAC_NBITS) - 1)) >> Distance::FRAC_NBITS;
+        debug_assert!(bounds::EXPONENT.contains(exponent.into()));
         let lack = Distance::from_bits(((exponent << Distance::FRAC_NBITS) - octaves) as u16);
         Self { powers, exponent, fraction: fraction(lack) }
     }
@@ -76,6 +79,7 @@ impl Weights {
         let rounded: i32 = self.powers.iter().map(|&power| i32::from(probability(power).to_bits())).sum();
         // One probability step is 128 power steps.
         let error = (exact - rounded * 128).abs();
+        debug_assert!(bounds::POWERS.contains(exact.into()) && bounds::PROBABILITIES.contains(rounded.into()));
         debug_assert!(bounds::ROUNDING.contains((error * ROUNDING_PARTS).into()));
         if rounded >= DOMINATED_BELOW && error * ROUNDING_PARTS <= rounded * 128 {
             return 0;
@@ -100,6 +104,7 @@ pub fn distance(parameters: &Parameters, below: i32) -> Distance {
     let shift = parameters.score_shift();
     let narrow = (below >> shift.max(0)).min(u16::MAX.into()) as u32;
     let product = narrow * u32::from(parameters.score_multiplier().to_bits());
+    debug_assert!(bounds::DISTANCE_PRODUCT.contains(product.into()));
     // Saturates not below 15.99 octaves, where a probability is 0.
     Distance::from_bits((product >> (16 + shift.min(0))).min(u16::MAX.into()) as u16)
 }
@@ -120,7 +125,9 @@ fn octaves(parameters: &Parameters, score: i32) -> i32 {
 #[must_use]
 pub fn fraction(lack: Distance) -> Fraction {
     const DROPPED: u32 = Power::FRAC_NBITS - Fraction::FRAC_NBITS;
-    Fraction::from_bits(rsh(exp2(lack).to_bits().into(), DROPPED) as u16)
+    let fraction = rsh(exp2(lack).to_bits().into(), DROPPED);
+    debug_assert!(bounds::FRACTION.contains(fraction.into()));
+    Fraction::from_bits(fraction as u16)
 }
 
 #[cfg(test)]

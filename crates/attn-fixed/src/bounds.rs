@@ -2,7 +2,7 @@
 //!
 //! Each interval follows from those before it by the operations of the code; the first ones are the limits of the inputs. What the next
 //! operation relies on, a type or the range of a shift, is asserted beside it. Where debug assertions are on, the
-//! code holds its values against these intervals.
+//! code holds its values against these intervals, but for those within `exp2`, which tests call with everything there is.
 
 use crate::{
     BLOCK, MAX_DIM, MAX_KEYS, MAX_SCORE, MIN_DIM,

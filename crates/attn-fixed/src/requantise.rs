@@ -52,6 +52,10 @@ impl Requantiser {
         let reciprocal = reciprocal((sum >> (log2 - MANTISSA_BITS as i32)) as u16);
         let product = u32::from(reciprocal.to_bits()) * u32::from(parameters.gain().to_bits());
         let multiplier = ((product + ROUNDING) >> MULTIPLIER_DROPPED) as i16;
+        debug_assert!(
+            bounds::SUM_LOG2.contains(log2.into()) && bounds::RECIPROCAL.contains(reciprocal.to_bits().into())
+        );
+        debug_assert!(bounds::OUTPUT_MULTIPLIER.contains(multiplier.into()));
         let shift = log2 + OUTPUT_BITS - parameters.gain_exponent();
         let narrow = (shift - NARROW_SHIFT).max(0);
         debug_assert!(bounds::NARROW.contains(narrow.into()) && bounds::WIDEN.contains((shift - narrow).into()));
@@ -67,7 +71,9 @@ impl Requantiser {
     #[inline]
     pub const fn apply(&self, accumulator: i32) -> i8 {
         let narrowed = clamp(rsh(accumulator, self.narrow), i16::MIN as i32, i16::MAX as i32);
-        let output = rsh(narrowed * self.multiplier.to_bits() as i32, self.widen);
+        let product = narrowed * self.multiplier.to_bits() as i32;
+        debug_assert!(bounds::OUTPUT_PRODUCT.contains(product as i64));
+        let output = rsh(product, self.widen);
         clamp(output, i8::MIN as i32, i8::MAX as i32) as i8
     }
 }

@@ -23,7 +23,7 @@ fuzz_target!(|file: &[u8]| {
         assert_eq!(Manifest::from_json(manifest.to_json().as_bytes()).expect("as it was written"), manifest);
         if let Ok(design) = manifest.design() {
             assert!(design.columns <= design.device.columns());
-            // Its text has some lines for each head, and there may be a million.
+            // Its text has some lines for each head, and there may be 65 536.
             if !matches!(design.form, Form::Sequence { heads: 1000.., .. }) {
                 design.mlir().expect("within the limits of the hardware");
             }
