@@ -50,19 +50,21 @@ class Draw(np.random.RandomState):
 def case(number):
     draw = Draw(number)
     dim = draw.one(8, 16, 64, 256, draw.randint(8, 65), draw.randint(8, 257))
-    few, many = draw.randint(1, 65), draw.randint(500, 3000) if draw.rand() < 0.2 else draw.randint(1, 300)
-    keys = draw.one(few, 64 * draw.randint(1, 5) + draw.randint(-1, 2), many)
+    edge = 64 * draw.randint(1, 5) + draw.randint(-1, 2)
+    keys = draw.one(*5 * [draw.randint(1, 65)], *5 * [edge], *4 * [draw.randint(1, 300)], draw.randint(500, 3000))
     queries = draw.one(1, draw.randint(1, 6), draw.randint(1, 40), draw.randint(60, 70), draw.randint(125, 140))
     batch, kv_heads, group = draw.one((), (), (2,)), draw.randint(1, 3), draw.randint(1, 4)
     if math.prod(batch) * kv_heads * group * queries * keys * dim > WORK and draw.rand() < 0.7:
         batch, kv_heads, group = (), 1, 1  # fewer heads, otherwise fewer queries
-    heads, kv = math.prod(batch) * kv_heads * group, math.prod(batch) * kv_heads
+    kv = math.prod(batch) * kv_heads
+    heads = kv * group
     queries = min(queries, max(WORK // (heads * keys * dim), 1))
 
     kinds, tensors = zip(*(elements(draw, *shape, dim) for shape in ((heads, queries), (kv, keys), (kv, keys))))
-    kinds = [*kinds, *(shape(draw, *tensors) for shape in (sinks, ties) if draw.rand() < 0.4)]
+    shapes = (sinks, 0.4), (ties, 0.3), (opposites, 0.15)
+    kinds = [*kinds, *(shape(draw, *tensors) for shape, often in shapes if draw.rand() < often)]
     masks, seen = masks_of(draw, heads, queries, keys)
-    floats = draw.rand() < 0.3
+    floats = draw.rand() < 0.4
     steepness, s_q, s_k = score_scales(draw, *tensors[:2])
     gain, s_v, s_o = value_scales(draw, heads, kv, floats)
     kinds += [steepness, gain]
@@ -70,7 +72,10 @@ def case(number):
     if floats:
         tensors = [as_floats(draw, x, scale) for x, scale in zip(tensors, (s_q, s_k, s_v))]
         scales = {}
-    expected = modelled(*tensors, scales, seen, kinds)
+    try:
+        expected = modelled(*tensors, scales, seen, kinds)
+    except AssertionError as error:
+        raise AssertionError(f"random case {number}: {', '.join(kinds)}") from error
 
     def shaped(x, n):
         x = x.reshape(*batch, n, *x.shape[1:])
@@ -123,12 +128,15 @@ def elements(draw, heads, rows, dim):
 
 
 def sinks(draw, q, k, v):
-    """A few keys of any height above the others for some of the queries, alone in their columns, with small values."""
+    """Keys of any height above the others for some of the queries, alone in their columns, with small values.
+
+    They are a few, or a plateau that ends near the edge of a block, say.
+    """
     keys, columns = k.shape[1], draw.randint(1, 5)
     k >>= draw.randint(0, 8)
     q[..., :columns] = np.where(draw.rand(q.shape[1], 1) < draw.one(1, 0.7, 0.1), 127, draw.randint(-2, 3))
     k[..., :columns] = 0
-    at = draw.one(np.arange(keys), draw.permutation(keys))[: draw.randint(1, 9)]  # in the first block, or anywhere
+    at = draw.one(np.arange(keys), draw.permutation(keys))[: draw.one(draw.randint(1, 9), draw.keys(keys))]
     k[:, at, :columns] = draw.one(draw.randint(1, 128), draw.randint(1, 128, (len(at), 1)))
     v[:, at] >>= draw.randint(0, 8)
     return "sinks"
@@ -138,6 +146,13 @@ def ties(draw, q, k, v):
     """Keys that are equal."""
     k[:] = k[:, draw.randint(min(k.shape[1], 4), size=k.shape[1])]
     return "ties"
+
+
+def opposites(draw, q, k, _):
+    """Rows as large as they may be, of either sign: so are the differences of scores."""
+    for x in q, k:
+        x[:] = np.where(draw.rand(*x.shape[:2], 1) < draw.rand(), -128, 127)
+    return "opposites"
 
 
 def score_scales(draw, q, k):
@@ -151,7 +166,7 @@ def score_scales(draw, q, k):
         *6 * [("moderate", octave * draw.power(1, 5))],
         ("peaked", octave * draw.power(5, 10)),
         ("any steepness", largest * draw.power(-40, 0)),
-        ("steepest", largest),
+        *2 * [("steepest", largest * draw.one(1, draw.power(-1, 0)))],
         ("vanishing", draw.power(-298, -100)),
     )
     middle = math.log2(scale) / 2 if name == "vanishing" else 0
@@ -173,7 +188,7 @@ def value_scales(draw, heads, kv, floats):
     )
     s_v = draw.power(*draw.one((-3, 3), (-100, 100)), kv)
     if floats:  # those of the outputs are of no use, and values may be as small and as large as floats are
-        name, s_v = "", draw.one(s_v, draw.power(-149, 120, kv), np.full(kv, LARGEST / 128))
+        name, s_v = "", draw.one(s_v, draw.power(-149, 120, kv), np.full(kv, LARGEST / 64))
     elif draw.rand() < 0.03:
         name, gain = "gain out of range", draw.one(draw.power(16, 20), draw.power(-20, -16))
     return name, float32(s_v), float32(np.repeat(float32(s_v).astype(float), heads // kv) / gain)
@@ -206,6 +221,8 @@ def masks_of(draw, heads, queries, keys):
         blocks = draw.rand(*shape[:2], -(-keys // 64)) < draw.one(0.3, 0.8, 1)
         mask = draw.rand(*shape) < draw.one(0.1, 0.5, 0.98, 1)
         mask &= np.repeat(blocks, 64, axis=2)[..., : shape[2]]
-        masks["mask"] = mask & (np.abs(j - draw.keys(keys)) < draw.randint(1, 66))[:, : shape[2]] if draw.rand() < 0.2 else mask
-        seen &= masks["mask"]
+        if draw.rand() < 0.2:  # a window
+            mask &= (np.abs(j - draw.keys(keys)) < draw.randint(1, 66))[:, : shape[2]]
+        masks["mask"] = mask
+        seen &= mask
     return masks, seen
