@@ -1,7 +1,9 @@
-"""The library of crates/attn-c called from Python (examples/python): python tests/numpy/in_process.py LIBRARY
+"""The library of crates/attn-c called from Python (examples/python): python tests/numpy/in_process.py LIBRARY [CASE [COUNT]]
 
-The output bits on every backend must be those of the snapshots of the Rust tests, and, with shared heads and masks, of numpy's own
-model of the arithmetic; every error an exception with a message. Exit status 1 if anything differs.
+The output bits on every backend must be those of the snapshots of the Rust tests, and, in the random cases of cases.py, those
+of numpy's own model of the arithmetic; every error an exception with a message. Exit status 1 if anything differs.
+
+CASE: only this random case, or COUNT of them from it on.
 """
 
 import os
@@ -13,13 +15,15 @@ from functools import partial
 
 import numpy as np
 
+import cases
 import check
 import model
 
 sys.path.insert(0, str(check.ROOT / "examples" / "python"))
 from npu_attention import AttnError, NPUAttention
 
-LIBRARY = sys.argv[1] if len(sys.argv) == 2 else sys.exit(__doc__)
+LIBRARY = sys.argv[1] if 2 <= len(sys.argv) <= 4 else sys.exit(__doc__)
+CASES = [int(x) for x in sys.argv[2:]]
 RANDOM = np.random.RandomState(7)
 BACKENDS = "auto", "scalar", "avx512-vnni", "avx512-bw", "avx-vnni", "avx2", "kernel", "aie2-model"
 
@@ -51,31 +55,34 @@ def snapshots(attend):
         yield f"whisper_layer_{layer}", out[layer]
 
 
-def modelled(attend, boolean):
-    """Two batches of four heads that share two, and masks; strides that are not C order's."""
-    q, k, v = (RANDOM.randint(-128, 128, (2, h, n, 40)).astype(np.int8) for h, n in ((4, 30), (2, 150), (2, 150)))
-    scales = 0.02, 0.03, 2.5, 2.0
-    mask = RANDOM.rand(2, 1, 30, 150) < 0.8
-    i, j = np.ogrid[:30, :150]
-    valid = (j < 141) & (j <= i + 110)
-    attention = attend(q_scale=0.02, k_scale=0.03, v_scale=2.5, out_scale=2.0)
-    for name, arguments, seen in [
-        ("shared heads", {}, np.ones((2, 1, 30, 150), bool)),
-        ("valid keys, causal", {"valid_keys": 141, "causal": 110}, np.broadcast_to(valid, mask.shape)),
-        ("all masks", {"valid_keys": 141, "causal": 110, "mask": mask}, mask & valid),
-    ]:
-        if "mask" in arguments and not boolean:
-            try:
-                attention(q, k, v, **arguments)
-            except AttnError as error:
-                yield f"{name}: refused", "got a boolean mask" in str(error)
+def random(attend, boolean, drawn):
+    """Runs every case; says which are not what numpy's model has, or are refused wrongly, or wrongly not refused."""
+    equal, refused, wrong = 0, 0, []
+    for case in drawn:
+        refusals = [case.expected] if isinstance(case.expected, str) else []
+        refusals += ["got a boolean mask"] if "mask" in case.masks and not boolean else []
+        try:
+            out = attend(**case.scales)(*case.tensors, **case.masks)
+        except AttnError as error:
+            if any(refusal in str(error) for refusal in refusals):
+                refused += 1
+            else:
+                wrong.append(f"random case {case}\n    got {error}, expected {refusals or 'an output'}")
             continue
-        expected = [
-            [model.attention(q[b, h], k[b, h // 2], v[b, h // 2], scales, seen[b, 0]) for h in range(4)] for b in range(2)
-        ]
-        strided = (np.asfortranarray(x) for x in (q, k, v))
-        yield name, np.array_equal(attention(q, k, v, **arguments), expected)
-        yield f"{name}, Fortran order", np.array_equal(attention(*strided, **arguments), expected)
+        if refusals:
+            wrong.append(f"random case {case}\n    got an output, expected {refusals}")
+        elif differ := np.argwhere(bits(out) != bits(case.expected)).tolist():
+            at = tuple(differ[0])
+            got = f"got {out[at]} at {differ[0]}, numpy has {case.expected[at]}"
+            wrong.append(f"random case {case}\n    {len(differ)} of {out.size} differ: {got}")
+        else:
+            equal += 1
+    print(f"  of {len(drawn)} random cases {equal} equal, {refused} refused as expected")
+    return wrong
+
+
+def bits(x):
+    return x.view(f"i{x.itemsize}")
 
 
 def full_range(attend):
@@ -176,7 +183,19 @@ def errors(attend):
         yield f"error: {message}", message in got or f"got {got}"
 
 
+def fixed(attend):
+    """What is the same at every call of this script."""
+    results = [(name, check.compare(name, out) == "equal") for name, out in snapshots(attend)]
+    results += full_range(attend)
+    results += threads(attend)
+    wrong = [name for name, result in results if result is not True]
+    print(f"  {len(results) - len(wrong)} of {len(results)} equal")
+    return wrong
+
+
 def main():
+    first, count = (*CASES, 1)[:2] if CASES else (0, 1000)
+    drawn = [cases.case(number) for number in range(first, first + count)]
     wrong = 0
     open_on = partial(NPUAttention, library=LIBRARY)
     for backend in BACKENDS:
@@ -186,14 +205,13 @@ def main():
         except AttnError as error:
             print(f"not here: {error}")
             continue
-        results = [(name, check.compare(name, out) == "equal") for name, out in snapshots(attend)]
-        results += modelled(attend, boolean=backend not in ("kernel", "aie2-model"))
-        results += full_range(attend)
-        results += threads(attend)
-        wrong += sum(result is not True for _, result in results)
-        print(f"backend {backend}: {sum(result is True for _, result in results)} of {len(results)} equal")
-        print(*(f"  DIFFERS {name}" for name, result in results if result is not True), sep="\n", end="")
-    for name, result in [*closing(open_on), *without_threads(), *errors(open_on)]:
+        print(f"backend {backend}:")
+        differ = random(attend, backend not in ("kernel", "aie2-model"), drawn)
+        differ += [] if CASES else fixed(attend)
+        for name in differ:
+            print(f"  DIFFERS {name}")
+        wrong += len(differ)
+    for name, result in () if CASES else [*closing(open_on), *without_threads(), *errors(open_on)]:
         wrong += result is not True
         print(f"{name}: {'as expected' if result is True else result}")
     sys.exit(wrong > 0)

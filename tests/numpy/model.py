@@ -72,8 +72,10 @@ def round_half_up(x):
 def parameters(dim, scales):
     s_q, s_k, s_v, s_o = (float(np.float32(s)) for s in scales)
     scale, gain = s_q * s_k, s_v / s_o
-    if scale * math.sqrt(dim) > 32 or not 2.0**-16 <= gain <= 2.0**16:
-        raise ValueError("scales out of range")
+    if scale * math.sqrt(dim) > 32:
+        raise ValueError("query scale x key scale x sqrt(dimension)")
+    if not 2.0**-16 <= gain <= 2.0**16:
+        raise ValueError("value scale / output scale")
     steps = scale * math.log2(math.e) / math.sqrt(dim) * 2.0**11
     sh = min(-floor_log2(steps) - 1, 24) if steps > 0 else 24
     ge = floor_log2(gain) + 1
