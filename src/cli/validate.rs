@@ -83,8 +83,9 @@ impl<W: Write> Write for Printed<W> {
 
 impl Validate {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        if self.report.is_some() {
+        if let Some(path) = &self.report {
             interrupt::handle()?;
+            self.backend.check_other(path, self.input.as_deref())?;
         }
         let mut backend = self.backend.open()?;
         // The built-in cases are short.

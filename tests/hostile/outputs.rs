@@ -49,7 +49,34 @@ pub(crate) fn cases() -> Vec<Case> {
     });
     let named =
         case("output: a name of a terminal's commands", "run --input in.npz --output", r"\u{1b}[2J\n/out.npz: ");
-    refused.chain([named.file("in.npz", good()).argument("\x1b[2J\n/out.npz")]).collect()
+    refused.chain([named.file("in.npz", good()).argument("\x1b[2J\n/out.npz")]).chain(inputs()).collect()
+}
+
+/// Outputs that would take the place of what is read.
+fn inputs() -> Vec<Case> {
+    let npu = "--backend npu --xclbin attn.xclbin";
+    let mut calls = Vec::new();
+    for (command, option) in [("run", "--output"), ("validate", "--report")] {
+        for (input, output) in
+            [("in.npz", "in.npz"), ("in.npz", "./in.npz"), ("in.npz", "link"), ("link", "in.npz"), ("in.npz", "hard")]
+        {
+            calls.push((format!("{command} --input {input} {option} {output}"), output, input));
+        }
+        for read in ["attn.xclbin", "attn.insts.bin", "attn.json"] {
+            calls.push((format!("{command} --input in.npz {npu} {option} {read}"), read, read));
+        }
+    }
+    calls.push((format!("validate {npu} --report attn.json"), "attn.json", "attn.json"));
+    let refused = calls.into_iter().map(|(arguments, output, input)| {
+        let message = format!("{output}: got the input {input}, expected another file");
+        let case = case(format!("output: {arguments}"), &arguments, message);
+        case.file("in.npz", good()).make(|folder| {
+            symlink("in.npz", folder.join("link"))?;
+            fs::hard_link(folder.join("in.npz"), folder.join("hard"))?;
+            ["attn.xclbin", "attn.insts.bin", "attn.json"].iter().try_for_each(|name| fs::write(folder.join(name), "x"))
+        })
+    });
+    refused.collect()
 }
 
 #[test]
