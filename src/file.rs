@@ -97,12 +97,15 @@ fn beside(path: &Path) -> Result<(PathBuf, NamedTempFile), FileProblem> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(FileProblem::Write(error)),
     };
-    let target = match (&replaced, fs::read_link(path)) {
-        (Some(_), _) => fs::canonicalize(path).map_err(FileProblem::Write)?,
-        // A link to what is not there yet.
-        (None, Ok(link)) => path.parent().unwrap_or(Path::new("")).join(link),
-        (None, Err(_)) => path.to_owned(),
-    };
+    let mut target = path.to_owned();
+    if replaced.is_some() {
+        target = fs::canonicalize(path).map_err(FileProblem::Write)?;
+    } else {
+        // Links to what is not there yet: in a circle there would be another error.
+        while let Ok(link) = fs::read_link(&target) {
+            target = target.parent().unwrap_or(Path::new("")).join(link);
+        }
+    }
     if target.file_name().is_none() || target.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(FileProblem::NotAFile);
     }

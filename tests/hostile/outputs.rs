@@ -84,6 +84,29 @@ fn outputs_that_cannot_be_written() {
     refuse(&cases());
 }
 
+/// The file is made where the last one of them says.
+#[test]
+fn links_to_what_is_not_there_yet_stay_links() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("in.npz"), good()).expect("written");
+    fs::create_dir(path("below")).expect("made");
+    let links = [("first", "below/second"), ("below/second", "../third"), ("third", "out")];
+    links.iter().for_each(|(link, to)| symlink(to, path(link)).expect("made"));
+    for arguments in ["run --input in.npz --output first", "validate --input in.npz --report first"] {
+        let mut attn = Command::new(env!("CARGO_BIN_EXE_attn"));
+        let output = attn.args(arguments.split(' ')).current_dir(&folder).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(0), "{arguments}: {}", stderr(&output));
+        for (link, to) in links {
+            assert_eq!(fs::read_link(path(link)).ok().as_deref(), Some(Path::new(to)), "{arguments}: {link}");
+        }
+        assert!(fs::symlink_metadata(path("out")).is_ok_and(|out| out.is_file()), "{arguments}");
+        fs::remove_file(path("out")).expect("there");
+        // And no part of it is left.
+        assert_eq!([".", "below"].map(|name| fs::read_dir(path(name)).expect("a folder").count()), [4, 1]);
+    }
+}
+
 /// Its output has 576 000 bytes.
 const LARGE: &str = "src/suite/data/whisper.npz";
 
