@@ -197,6 +197,29 @@ fn backends() -> Vec<Case> {
         }
     }
     let masked = fs::read(fixture("tests/npz/mask.npz")).expect("a fixture");
+    for (command, backend) in [
+        (&format!("{RUN} --backend auto")[..], "auto"),
+        (RUN, "scalar"),
+        ("validate", "scalar"),
+        ("validate --input in.npz --backend kernel", "kernel"),
+        ("bench", "scalar"),
+        ("bench --backend aie2-model --backend auto", "aie2-model"),
+        ("doctor --for cpu", "auto"),
+    ] {
+        let message = format!("backend {backend}: got xclbin no\\n.xclbin, expected none, or backend npu");
+        let case = case(format!("{command}: an xclbin"), &format!("{command} --xclbin"), message);
+        cases.push(case.argument("no\n.xclbin").file("in.npz", good()));
+    }
+    // Beside others, it has its xclbin all the same.
+    #[cfg(not(any(feature = "xrt-shim", feature = "xrt")))]
+    for backends in ["--backend npu --backend auto", "--backend auto --backend npu"] {
+        let arguments = format!("bench {backends} --xclbin attn.xclbin");
+        cases.push(case(
+            format!("backends: {arguments}"),
+            &arguments,
+            "backend npu: this program was built without XRT",
+        ));
+    }
     for backend in ["kernel", "aie2-model"] {
         let kind: attn::backend::BackendKind = backend.parse().expect("a backend");
         let message = match kind.open(&attn::backend::Options::default()) {
