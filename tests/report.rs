@@ -135,7 +135,7 @@ fn what_fails_is_said_first_and_is_unfolded() {
 #[test]
 fn names_are_text() {
     let folder = tempfile::tempdir().expect("a folder");
-    let name = "<script>alert(1)</script> & \"'q.npz";
+    let name = "<script>alert(1)</script> & \"'q\x1b[2J\u{202e}zpn.npz";
     // A slash ends a name.
     let file = folder.path().join(name.replace('/', "\\"));
     if fs::copy(heads(), &file).is_err() {
@@ -144,6 +144,10 @@ fn names_are_text() {
     let (page, _) = validate(&["--input", &file.display().to_string()], 1);
     assert_self_contained(&page);
     assert!(page.contains("&lt;script&gt;alert(1)&lt;\\script&gt; &amp; &quot;"), "{page}");
+    // Nothing of it is a command, nor turns the text around.
+    assert!(!page.contains(['\x1b', '\u{202e}']), "{page}");
+    let (_, environment) = page.split_once("<section id=\"environment\">").expect("where it was computed");
+    assert_eq!(environment.matches(r"\u{1b}[2J\u{202e}zpn.npz").count(), 2, "the input and the command: {environment}");
 }
 
 #[test]

@@ -115,6 +115,7 @@ fn arguments() -> Vec<Case> {
         of("npu build --config tile-core --tiles 3", "the argument '--config <NAME>' cannot be used with"),
         of("npu build --tiles 3 --heads 8 --queries 8 --keys 8", "the argument '--tiles <N>' cannot be used with"),
         of("npu build --config tiles", "invalid value 'tiles' for '--config <NAME>': expected tile-core, tile-column"),
+        of("compare \u{202e}zpn.a b.npz", r"\u{202e}zpn.a: cannot read it: "),
         of("npu build --device npu3", "invalid value 'npu3' for '--device <NPU>'; [possible values: npu1, npu2]"),
     ]);
     cases
@@ -196,7 +197,6 @@ fn backends() -> Vec<Case> {
             refused(isa.name(), &format!("backend {}: this CPU does not have it", isa.name()));
         }
     }
-    let masked = fs::read(fixture("tests/npz/mask.npz")).expect("a fixture");
     for (command, backend) in [
         (&format!("{RUN} --backend auto")[..], "auto"),
         (RUN, "scalar"),
@@ -220,6 +220,7 @@ fn backends() -> Vec<Case> {
             "backend npu: this program was built without XRT",
         ));
     }
+    let masked = fs::read(fixture("tests/npz/mask.npz")).expect("a fixture");
     for backend in ["kernel", "aie2-model"] {
         let kind: attn::backend::BackendKind = backend.parse().expect("a backend");
         let message = match kind.open(&attn::backend::Options::default()) {
