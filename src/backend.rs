@@ -158,9 +158,10 @@ impl BackendKind {
     /// [`Auto`](Self::Auto), the specification at worst, is that of what computes.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] on a machine, or of a build, that does not have it; [`BackendError::Npu`].
-    #[cfg_attr(not(feature = "npu"), expect(clippy::only_used_in_recursion, reason = "they are the NPU's"))]
+    /// [`BackendError::Unavailable`] on a machine, or of a build, that does not have it; [`BackendError::Npu`];
+    /// [`BackendError::Xclbin`] where there is an xclbin and no NPU to run it.
     pub fn open(self, options: &Options) -> Result<Box<dyn Backend>, BackendError> {
+        self.check(options)?;
         match self {
             Self::Scalar => Ok(Box::new(Scalar)),
             Self::Cpu(isa) => Ok(Box::new(Attention::new(isa).map_err(Unavailable::Cpu)?)),
@@ -175,6 +176,17 @@ impl BackendKind {
                 Ok(Box::new(Npu { label: format!("npu ({})", session.identity()), session }))
             }
             Self::Auto => Isa::best().map_or(Self::Scalar, Self::Cpu).open(options),
+        }
+    }
+
+    /// Whether these options are for it: what [`open`](Self::open) would say, before anything is opened.
+    ///
+    /// # Errors
+    /// [`BackendError::Xclbin`].
+    pub fn check(self, options: &Options) -> Result<(), BackendError> {
+        match &options.xclbin {
+            Some(got) if self.name() != "npu" => Err(BackendError::Xclbin { backend: self.name(), got: got.clone() }),
+            _ => Ok(()),
         }
     }
 }
@@ -396,6 +408,13 @@ pub enum BackendError {
     NoFloats,
     /// An NPU without something to run.
     NoXclbin,
+    /// Something to run, of a backend that is no NPU.
+    Xclbin {
+        /// The backend.
+        backend: &'static str,
+        /// The file.
+        got: PathBuf,
+    },
     /// What is missing for an NPU, or happened to it.
     #[cfg(feature = "npu")]
     Npu(Box<SessionError>),
@@ -479,6 +498,9 @@ impl fmt::Display for BackendError {
             Self::NoFloats => f.write_str("an NPU has outputs of 8 bits only: other backends have floats"),
             Self::NoXclbin => {
                 f.write_str("backend npu: got no xclbin, expected --xclbin FILE (`attn npu build` makes one)")
+            }
+            Self::Xclbin { backend, got } => {
+                write!(f, "backend {backend}: got xclbin {}, expected none, or backend npu", got.display())
             }
             #[cfg(feature = "npu")]
             Self::Npu(error) => write!(f, "backend npu: {error}"),

@@ -16,6 +16,8 @@ pub enum FileProblem {
     Write(io::Error),
     /// The path is that of a folder, a pipe or a device.
     NotAFile,
+    /// The path is that of this file, which is read.
+    Input(PathBuf),
 }
 
 impl fmt::Display for FileProblem {
@@ -25,6 +27,7 @@ impl fmt::Display for FileProblem {
                 write!(f, "cannot write it: {error}: expected a path in a folder that can be written")
             }
             Self::NotAFile => f.write_str("is a folder, a pipe or a device, expected a file"),
+            Self::Input(input) => write!(f, "got the input {}, expected another file", input.display()),
         }
     }
 }
@@ -33,7 +36,7 @@ impl Error for FileProblem {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Write(error) => Some(error),
-            Self::NotAFile => None,
+            Self::NotAFile | Self::Input(_) => None,
         }
     }
 }
@@ -60,6 +63,29 @@ pub fn check_writable(path: &Path) -> Result<(), FileProblem> {
     beside(path).map(drop)
 }
 
+/// Checks that [`replace`] would make a file of its own at `path`, in place of none of these, which are read; links are followed.
+///
+/// # Errors
+/// [`FileProblem::Input`] with the one that it is.
+pub fn check_other(path: &Path, inputs: impl IntoIterator<Item = PathBuf>) -> Result<(), FileProblem> {
+    let Some(output) = identity(path) else { return Ok(()) };
+    let same = inputs.into_iter().find(|input| identity(input).is_some_and(|input| input == output));
+    same.map_or(Ok(()), |input| Err(FileProblem::Input(input)))
+}
+
+/// What paths of the same file have in common, if there is one.
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
+}
+
+/// What paths of the same file have in common, if there is one.
+#[cfg(not(unix))]
+fn identity(path: &Path) -> Option<PathBuf> {
+    fs::canonicalize(path).ok()
+}
+
 /// A temporary file that can be renamed to the file that `path` names, and that file: links are followed.
 fn beside(path: &Path) -> Result<(PathBuf, NamedTempFile), FileProblem> {
     let replaced = match fs::metadata(path) {
@@ -71,12 +97,15 @@ fn beside(path: &Path) -> Result<(PathBuf, NamedTempFile), FileProblem> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(FileProblem::Write(error)),
     };
-    let target = match (&replaced, fs::read_link(path)) {
-        (Some(_), _) => fs::canonicalize(path).map_err(FileProblem::Write)?,
-        // A link to what is not there yet.
-        (None, Ok(link)) => path.parent().unwrap_or(Path::new("")).join(link),
-        (None, Err(_)) => path.to_owned(),
-    };
+    let mut target = path.to_owned();
+    if replaced.is_some() {
+        target = fs::canonicalize(path).map_err(FileProblem::Write)?;
+    } else {
+        // Links to what is not there yet: in a circle there would be another error.
+        while let Ok(link) = fs::read_link(&target) {
+            target = target.parent().unwrap_or(Path::new("")).join(link);
+        }
+    }
     if target.file_name().is_none() || target.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(FileProblem::NotAFile);
     }

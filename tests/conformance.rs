@@ -98,7 +98,7 @@ conformance! {
 /// The backend, if this machine has it; `cargo xtask unit` lists those that it does not have as skipped. An NPU runs the xclbin
 /// that `ATTN_NPU_XCLBIN` names.
 fn open(kind: BackendKind) -> Option<Box<dyn Backend>> {
-    let xclbin = std::env::var_os("ATTN_NPU_XCLBIN").map(PathBuf::from);
+    let xclbin = std::env::var_os("ATTN_NPU_XCLBIN").map(PathBuf::from).filter(|_| kind == BackendKind::Npu);
     match kind.open(&Options { xclbin, ..Options::default() }) {
         Err(error @ (BackendError::Unavailable(_) | BackendError::NoXclbin)) => {
             println!("SKIPPED {error}");

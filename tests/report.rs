@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use common::{assert_usage_error, attn, fixture, stderr, stdout};
 use serde_json::Value;
@@ -135,7 +135,7 @@ fn what_fails_is_said_first_and_is_unfolded() {
 #[test]
 fn names_are_text() {
     let folder = tempfile::tempdir().expect("a folder");
-    let name = "<script>alert(1)</script> & \"'q.npz";
+    let name = "<script>alert(1)</script> & \"'q\x1b[2J\u{202e}zpn.npz";
     // A slash ends a name.
     let file = folder.path().join(name.replace('/', "\\"));
     if fs::copy(heads(), &file).is_err() {
@@ -144,6 +144,10 @@ fn names_are_text() {
     let (page, _) = validate(&["--input", &file.display().to_string()], 1);
     assert_self_contained(&page);
     assert!(page.contains("&lt;script&gt;alert(1)&lt;\\script&gt; &amp; &quot;"), "{page}");
+    // Nothing of it is a command, nor turns the text around.
+    assert!(!page.contains(['\x1b', '\u{202e}']), "{page}");
+    let (_, environment) = page.split_once("<section id=\"environment\">").expect("where it was computed");
+    assert_eq!(environment.matches(r"\u{1b}[2J\u{202e}zpn.npz").count(), 2, "the input and the command: {environment}");
 }
 
 #[test]
@@ -199,17 +203,21 @@ fn a_report_is_whole_or_as_it_was() {
     assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
 }
 
-/// Whoever closes stdout, as `head` does, has asked for the report all the same.
-#[cfg(target_os = "linux")]
+/// Whoever closes stdout, as `head` does, has asked for the report all the same, and the status is its verdict.
 #[test]
-fn a_closed_stdout_does_not_cost_the_report() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("report.html");
-    let (reader, closed) = std::io::pipe().expect("a pipe");
-    drop(reader);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
-    command.args(["validate", "--input", &heads(), "--report", &file.display().to_string()]).stdout(closed);
-    let output = command.output().expect("the attn command starts");
-    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
-    assert!(Path::new(&file).exists());
+fn a_closed_stdout_costs_neither_report_nor_verdict() {
+    for (input, status, verdict) in [(heads(), 1, "✗ FAIL"), (fixture("tests/npz/float32.npz"), 0, "✓ PASS")] {
+        for json in [&[][..], &["--json"]] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = folder.path().join("report.html");
+            let (reader, closed) = std::io::pipe().expect("a pipe");
+            drop(reader);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_attn"));
+            command.args(["validate", "--input", &input, "--report"]).arg(&file).args(json).stdout(closed);
+            let output = command.output().expect("the attn command starts");
+            assert_eq!((output.status.code(), stderr(&output)), (Some(status), ""));
+            let page = fs::read_to_string(file).expect("a report");
+            assert!(page.contains(&format!("<strong class=\"badge\">{verdict}</strong>")), "{page}");
+        }
+    }
 }

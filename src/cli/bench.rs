@@ -57,6 +57,10 @@ impl Bench {
         let backends = if self.backends.is_empty() { bench::available() } else { self.backends };
         // Before the first line.
         let npu = self.npu.options();
+        // One backend that they are for is enough.
+        if !backends.contains(&BackendKind::Npu) {
+            backends.iter().try_for_each(|backend| backend.check(&npu))?;
+        }
         for backend in &backends {
             bench::open(*backend, &npu)?;
         }

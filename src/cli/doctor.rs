@@ -87,10 +87,14 @@ struct Report {
 
 impl Doctor {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
+        let options = self.npu.options();
+        if self.target == Target::Cpu {
+            BackendKind::Auto.check(&options)?;
+        }
         start_threads()?;
         let mut checks = cpu();
         if self.target == Target::Npu {
-            checks.extend(npu(&self.npu.options()));
+            checks.extend(npu(&options));
         }
         let ok = checks.iter().all(|check| check.status != Status::Problem);
         let report = Report { ok, checks };

@@ -53,6 +53,14 @@ impl BackendArgument {
     pub(super) fn open(&self) -> Result<Box<dyn Backend>, BackendError> {
         self.backend.open(&self.npu.options())
     }
+
+    /// Checks that an output takes the place of nothing that is read: the input, and what the NPU is to run.
+    pub(super) fn check_other(&self, output: &Path, input: Option<&Path>) -> Result<(), String> {
+        let beside =
+            |xclbin: &PathBuf| [xclbin.clone(), xclbin.with_extension("insts.bin"), xclbin.with_extension("json")];
+        let of_npu = self.npu.xclbin.iter().flat_map(beside);
+        file::check_other(output, input.map(Path::to_owned).into_iter().chain(of_npu)).map_err(of_file(output))
+    }
 }
 
 impl NpuArguments {

@@ -16,6 +16,7 @@ use std::{
     process::ExitCode,
 };
 
+use attn::text::printable;
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 /// Exit status of a usage or input error.
@@ -81,15 +82,6 @@ fn refuse(error: &str) -> ExitCode {
 /// A line on stderr. Nobody has to read it.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "attn: {text}");
-}
-
-/// Text in which nothing reaches the terminal as a command, nor starts a line.
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for char in text.chars() {
-        if char.is_control() { printable.extend(char.escape_debug()) } else { printable.push(char) }
-    }
-    printable
 }
 
 /// The beginning and the end of a long text: what is wrong, and what was expected.

@@ -61,6 +61,7 @@ pub(super) struct Run {
 impl Run {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         interrupt::handle()?;
+        self.backend.check_other(&self.output, Some(&self.input))?;
         let mut backend = self.backend.open()?;
         let (problem, shape) = self.masks.read(&self.input, &*backend)?;
         start_threads()?;

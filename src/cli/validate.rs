@@ -84,8 +84,9 @@ impl<W: Write> Write for Printed<W> {
 
 impl Validate {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
-        if self.report.is_some() {
+        if let Some(path) = &self.report {
             interrupt::handle()?;
+            self.backend.check_other(path, self.input.as_deref())?;
         }
         let mut backend = self.backend.open()?;
         // The built-in cases are short.
@@ -164,7 +165,8 @@ impl Validate {
             let page = page(&report, &pictures, &Environment::here(&*backend, self.input.as_deref()));
             interrupt::finish(|| file::replace(path, page.as_bytes())).map_err(of_file(path))?;
         }
-        if let Some(error) = out.failed {
+        // The report is there for whoever closed stdout, and its verdict is the status.
+        if let Some(error) = out.failed.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
             return Err(error.into());
         }
         Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -4,7 +4,7 @@ use std::{env, ffi::OsStr, fs, path::Path};
 
 use time::UtcDateTime;
 
-use crate::{backend::Backend, machine::Machine, suite::libtorch};
+use crate::{backend::Backend, machine::Machine, suite::libtorch, text::printable};
 
 /// Where, when and with what a validation was computed, in words.
 #[derive(Clone, Debug)]
@@ -44,8 +44,8 @@ impl Environment {
                 Some(libtorch) => format!("{truth}; beside it, for information, {libtorch}"),
                 None => format!("{truth}; libtorch is not built in"),
             },
-            input: input.map_or_else(built_in, |path| path.display().to_string()),
-            command: arguments.join(" "),
+            input: input.map_or_else(built_in, |path| printable(&path.display().to_string())),
+            command: printable(&arguments.join(" ")),
             date: date(UtcDateTime::now()),
             cpu,
             instructions: if flags.is_empty() { "none that a backend uses".to_owned() } else { flags.join(" ") },

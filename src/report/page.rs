@@ -466,7 +466,14 @@ impl<'a> All<'a> {
         html! {
             section id=(identifier(group.name)) {
                 h2 { (group.name) }
-                p { (count(group.cases.len(), "case")) ", " (count(group.heads().count(), "head")) "." }
+                p {
+                    (count(group.cases.len(), "case")) ", " (count(group.heads().count(), "head")) "."
+                    @if group.cases.iter().any(|(number, _)| self.pictures[*number].is_truncated) {
+                        " The truth is attention on the floats from before they were quantised, truncated to int8, towards zero, as the "
+                        "users of this tile compute it: what this page calls rounded truth is truncated here, and int8 alone costs more "
+                        "than the ±0.5 between the dashed lines."
+                    }
+                }
                 @if group.heads().count() > 1 { (chart::of_all(&all.drawn(), group.heads().map(|head| head.metrics.mae).collect())) }
                 (self.cases(group))
                 @for (i, (_, number, case)) in worst_first.into_iter().enumerate() { (self.case(number, case, i == 0)) }
@@ -684,10 +691,15 @@ mod tests {
 
     /// A report of cases with these tolerances, and its pictures; libtorch, where there is one, left out.
     fn report(tolerances: &[Tolerance], name: &str) -> (Report, Vec<CasePictures>) {
+        report_against(&Expectation::Dequantised, tolerances, name)
+    }
+
+    fn report_against(expectation: &Expectation, tolerances: &[Tolerance], name: &str) -> (Report, Vec<CasePictures>) {
         let mut backend = BackendKind::Scalar.open(&Options::default()).expect("is always there");
         let mut pictures = Vec::new();
         let cases = tolerances.iter().map(|&tolerance| {
-            let problem = Box::new(|| Ok((problem(), Expectation::Dequantised)));
+            let expectation = expectation.clone();
+            let problem = Box::new(|| Ok((problem(), expectation)));
             let case =
                 Case { group: "small", name: name.to_owned(), tolerance, beside: Some(tolerance::USERS), problem };
             let mut of_case = CasePictures::default();
@@ -731,6 +743,20 @@ mod tests {
     fn a_page_is_as_it_was() {
         let (report, pictures) = report(&[tolerance::TRUTH], "A & B");
         insta::assert_snapshot!(readable(&page(&report, &pictures, &environment())));
+    }
+
+    #[test]
+    fn a_truth_that_is_not_rounded_is_said_to_be_truncated() {
+        let floats = |values: Vec<i8>| values.into_iter().map(f32::from).collect();
+        let Qkv { query, key, value } = problem().tensors;
+        let floats = Qkv { query: floats(query), key: floats(key), value: floats(value) };
+        for (expectation, is_truncated) in
+            [(Expectation::Floats(Box::new(floats)), true), (Expectation::Dequantised, false)]
+        {
+            let (report, pictures) = report_against(&expectation, &[tolerance::TRUTH], "x");
+            let page = page(&report, &pictures, &environment());
+            assert_eq!(page.contains("what this page calls rounded truth is truncated here"), is_truncated, "{page}");
+        }
     }
 
     #[test]

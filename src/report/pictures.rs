@@ -83,11 +83,14 @@ pub struct CasePictures {
     pub(super) heads: Vec<HeadPicture>,
     /// Of all heads together.
     pub(super) all: Counts,
+    /// Whether they show a truth that is truncated, where others have a rounded one.
+    pub(super) is_truncated: bool,
 }
 
 impl CasePictures {
     /// Takes a picture of a head.
     pub fn add(&mut self, head: &JudgedHead<'_>) {
+        self.is_truncated = head.is_truncated();
         let mut counts = Counts::default();
         let mut map = ErrorMap::new(head.elements().count() / head.dim, head.dim);
         for (i, (got, truth, expected)) in head.elements().enumerate() {

@@ -129,6 +129,12 @@ pub struct JudgedHead<'a> {
 }
 
 impl JudgedHead<'_> {
+    /// Whether the truth is of the floats before they were quantised, and truncated.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        matches!(self.expectation, Expectation::Floats(_))
+    }
+
     /// Of every element, queries first: output, truth, and the truth as int8 that the output was compared with, in output steps.
     pub fn elements(&self) -> impl Iterator<Item = (i8, f64, f64)> {
         self.out.iter().zip(self.truth).map(|(&got, &truth)| (got, truth, self.expectation.round(truth)))

@@ -115,6 +115,7 @@ fn arguments() -> Vec<Case> {
         of("npu build --config tile-core --tiles 3", "the argument '--config <NAME>' cannot be used with"),
         of("npu build --tiles 3 --heads 8 --queries 8 --keys 8", "the argument '--tiles <N>' cannot be used with"),
         of("npu build --config tiles", "invalid value 'tiles' for '--config <NAME>': expected tile-core, tile-column"),
+        of("compare \u{202e}zpn.a b.npz", r"\u{202e}zpn.a: cannot read it: "),
         of("npu build --device npu3", "invalid value 'npu3' for '--device <NPU>'; [possible values: npu1, npu2]"),
     ]);
     cases
@@ -195,6 +196,29 @@ fn backends() -> Vec<Case> {
         for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
             refused(isa.name(), &format!("backend {}: this CPU does not have it", isa.name()));
         }
+    }
+    for (command, backend) in [
+        (&format!("{RUN} --backend auto")[..], "auto"),
+        (RUN, "scalar"),
+        ("validate", "scalar"),
+        ("validate --input in.npz --backend kernel", "kernel"),
+        ("bench", "scalar"),
+        ("bench --backend aie2-model --backend auto", "aie2-model"),
+        ("doctor --for cpu", "auto"),
+    ] {
+        let message = format!("backend {backend}: got xclbin no\\n.xclbin, expected none, or backend npu");
+        let case = case(format!("{command}: an xclbin"), &format!("{command} --xclbin"), message);
+        cases.push(case.argument("no\n.xclbin").file("in.npz", good()));
+    }
+    // Beside others, it has its xclbin all the same.
+    #[cfg(not(any(feature = "xrt-shim", feature = "xrt")))]
+    for backends in ["--backend npu --backend auto", "--backend auto --backend npu"] {
+        let arguments = format!("bench {backends} --xclbin attn.xclbin");
+        cases.push(case(
+            format!("backends: {arguments}"),
+            &arguments,
+            "backend npu: this program was built without XRT",
+        ));
     }
     let masked = fs::read(fixture("tests/npz/mask.npz")).expect("a fixture");
     for backend in ["kernel", "aie2-model"] {

@@ -49,12 +49,62 @@ pub(crate) fn cases() -> Vec<Case> {
     });
     let named =
         case("output: a name of a terminal's commands", "run --input in.npz --output", r"\u{1b}[2J\n/out.npz: ");
-    refused.chain([named.file("in.npz", good()).argument("\x1b[2J\n/out.npz")]).collect()
+    refused.chain([named.file("in.npz", good()).argument("\x1b[2J\n/out.npz")]).chain(inputs()).collect()
+}
+
+/// Outputs that would take the place of what is read.
+fn inputs() -> Vec<Case> {
+    let npu = "--backend npu --xclbin attn.xclbin";
+    let mut calls = Vec::new();
+    for (command, option) in [("run", "--output"), ("validate", "--report")] {
+        for (input, output) in
+            [("in.npz", "in.npz"), ("in.npz", "./in.npz"), ("in.npz", "link"), ("link", "in.npz"), ("in.npz", "hard")]
+        {
+            calls.push((format!("{command} --input {input} {option} {output}"), output, input));
+        }
+        for read in ["attn.xclbin", "attn.insts.bin", "attn.json"] {
+            calls.push((format!("{command} --input in.npz {npu} {option} {read}"), read, read));
+        }
+    }
+    calls.push((format!("validate {npu} --report attn.json"), "attn.json", "attn.json"));
+    let refused = calls.into_iter().map(|(arguments, output, input)| {
+        let message = format!("{output}: got the input {input}, expected another file");
+        let case = case(format!("output: {arguments}"), &arguments, message);
+        case.file("in.npz", good()).make(|folder| {
+            symlink("in.npz", folder.join("link"))?;
+            fs::hard_link(folder.join("in.npz"), folder.join("hard"))?;
+            ["attn.xclbin", "attn.insts.bin", "attn.json"].iter().try_for_each(|name| fs::write(folder.join(name), "x"))
+        })
+    });
+    refused.collect()
 }
 
 #[test]
 fn outputs_that_cannot_be_written() {
     refuse(&cases());
+}
+
+/// The file is made where the last one of them says.
+#[test]
+fn links_to_what_is_not_there_yet_stay_links() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("in.npz"), good()).expect("written");
+    fs::create_dir(path("below")).expect("made");
+    let links = [("first", "below/second"), ("below/second", "../third"), ("third", "out")];
+    links.iter().for_each(|(link, to)| symlink(to, path(link)).expect("made"));
+    for arguments in ["run --input in.npz --output first", "validate --input in.npz --report first"] {
+        let mut attn = Command::new(env!("CARGO_BIN_EXE_attn"));
+        let output = attn.args(arguments.split(' ')).current_dir(&folder).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(0), "{arguments}: {}", stderr(&output));
+        for (link, to) in links {
+            assert_eq!(fs::read_link(path(link)).ok().as_deref(), Some(Path::new(to)), "{arguments}: {link}");
+        }
+        assert!(fs::symlink_metadata(path("out")).is_ok_and(|out| out.is_file()), "{arguments}");
+        fs::remove_file(path("out")).expect("there");
+        // And no part of it is left.
+        assert_eq!([".", "below"].map(|name| fs::read_dir(path(name)).expect("a folder").count()), [4, 1]);
+    }
 }
 
 /// Its output has 576 000 bytes.

@@ -130,8 +130,8 @@ impl Case {
             return Err(format!("stdout: {:?}", String::from_utf8_lossy(&output.stdout)));
         }
         let line = stderr.strip_suffix('\n').unwrap_or("no end of a line");
-        if line.contains(char::is_control) {
-            return Err(format!("a control character: {stderr:?}"));
+        if line.contains(|char: char| char.is_control() || char == '\u{202e}') {
+            return Err(format!("a control character, or text that is turned around: {stderr:?}"));
         }
         if line.chars().count() > LONGEST {
             return Err(format!("{} characters: {line}", line.chars().count()));

@@ -133,6 +133,33 @@ fn a_signal_ends_a_validation() {
     }
 }
 
+/// With a report, what was there stays, and no part of a new one.
+#[test]
+fn a_signal_before_there_is_a_report_leaves_what_there_was() {
+    let folder = with_input(200_000);
+    let report = folder.path().join("report.html");
+    for (signal, options, when) in [
+        (Signal::SIGINT, "", reads as fn(&Child) -> bool),
+        (Signal::SIGINT, "", computes),
+        (Signal::SIGTERM, " --json", computes),
+        (Signal::SIGHUP, " --backend auto", computes),
+    ] {
+        for before in [None, Some("what was there")] {
+            if let Some(before) = before {
+                fs::write(&report, before).expect("written");
+            }
+            let mut child = start(&folder, &format!("validate --input in.npz --report report.html{options}"));
+            wait_until(&mut child, when);
+            let output = end(child, signal);
+            assert_eq!(output.status.code(), Some(130), "{signal}{options}: {:?}", output.status);
+            assert!(output.stderr.is_empty(), "{output:?}");
+            assert_eq!(fs::read_to_string(&report).ok().as_deref(), before, "{signal}{options}");
+            assert_eq!(files(folder.path()), ["in.npz", "report.html"][..=usize::from(before.is_some())]);
+        }
+        fs::remove_file(&report).expect("there");
+    }
+}
+
 /// While it is written, the output is whole, or not there.
 #[test]
 fn a_signal_leaves_all_or_nothing() {
