@@ -59,7 +59,7 @@ enum attn_status
      */
     ATTN_STATUS_UNAVAILABLE = 10,
     /**
-     * Other backends take this, this one does not: boolean masks, float32, so many keys.
+     * Other backends take this, this one does not: boolean masks, float32, so many keys, an xclbin.
      */
     ATTN_STATUS_UNSUPPORTED = 11,
     /**

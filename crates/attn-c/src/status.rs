@@ -36,7 +36,7 @@ pub enum attn_status {
     UnknownBackend = 9,
     /// This CPU, or this library, does not have the backend.
     Unavailable = 10,
-    /// Other backends take this, this one does not: boolean masks, float32, so many keys.
+    /// Other backends take this, this one does not: boolean masks, float32, so many keys, an xclbin.
     Unsupported = 11,
     /// What an NPU lacks, or what happened to it.
     Npu = 12,
@@ -142,7 +142,10 @@ impl From<BackendError> for Failure {
             BackendError::Unavailable(_) => attn_status::Unavailable,
             BackendError::Attention(error) => Self::from(error).status,
             BackendError::Float(error) => Self::from(error).status,
-            BackendError::Mask(_) | BackendError::Room { .. } | BackendError::NoFloats => attn_status::Unsupported,
+            BackendError::Mask(_)
+            | BackendError::Room { .. }
+            | BackendError::NoFloats
+            | BackendError::Xclbin { .. } => attn_status::Unsupported,
             // No xclbin, or what happened to an NPU.
             _ => attn_status::Npu,
         };

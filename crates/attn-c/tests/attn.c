@@ -321,6 +321,7 @@ static void errors_of_open(int has_npu) {
     FAILS(attn_open("\xff", NULL, &backend), ATTN_STATUS_TEXT, "name: got ");
     FAILS(attn_open("auto", "\xff", &backend), ATTN_STATUS_TEXT, "xclbin: got ");
     FAILS(attn_open("auto", NULL, (attn_backend **)((char *)&backend + 1)), ATTN_STATUS_MISALIGNED, "opened: got address 0x");
+    FAILS(attn_open("auto", "attn.xclbin", &backend), ATTN_STATUS_UNSUPPORTED, "got xclbin attn.xclbin, expected none");
     if (has_npu) {
         FAILS(attn_open("npu", NULL, &backend), ATTN_STATUS_NPU, "got no xclbin");
         FAILS(attn_open("npu", "no/such.xclbin", &backend), ATTN_STATUS_NPU, "backend npu: ");
