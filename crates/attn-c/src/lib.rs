@@ -16,6 +16,8 @@
 mod mask;
 mod memory;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::{
     ffi::{CString, c_char},
