@@ -67,7 +67,7 @@ fn pointers_of_integers() {
     ] {
         assert_eq!(attend(&bad, out_pointer), status);
     }
-    for place in [query, key.wrapping_sub(1), key.wrapping_add(2 * KEY - 1)] {
+    for place in [query, key.wrapping_sub(1), key.wrapping_add(2 * KEY - QUERY)] {
         assert_eq!(attend(&good(), place), attn_status::Overlap);
     }
     assert_eq!(out, [99; QUERY]);
@@ -86,12 +86,22 @@ fn pointers_of_floats() {
     let none = attn_mask { valid_keys: ptr::null(), causal: ptr::null(), allowed: ptr::null(), allowed_shape: [0; 3] };
     let (query_len, key_len) = (QUERY, KEY);
     // Keys that are the values, too.
-    let heads =
-        attn_heads_f32 { dim: DIM, heads: 2, kv_heads: 1, query, query_len, key, key_len, value: key, value_len: KEY, mask: none };
+    let heads = attn_heads_f32 {
+        dim: DIM,
+        heads: 2,
+        kv_heads: 1,
+        query,
+        query_len,
+        key,
+        key_len,
+        value: key,
+        value_len: KEY,
+        mask: none,
+    };
     let mut out = [99.0; QUERY];
     // SAFETY: as many elements as are stated, or what is refused.
     let attend = |out| unsafe { attn_attend_f32(backend, &raw const heads, out, QUERY) };
-    assert_eq!(attend(key.wrapping_sub(1)), attn_status::Overlap);
+    assert_eq!(attend(query.wrapping_add(1)), attn_status::Overlap);
     assert_eq!(attend(out.as_mut_ptr().wrapping_byte_add(1)), attn_status::Misaligned);
     assert_eq!(attend(out.as_mut_ptr()), attn_status::Ok);
     assert!(out.iter().all(|x| x.abs() < 2.0));

@@ -34,7 +34,10 @@ fn specified<O: Output + Default>(parameters: &Parameters, inputs: Inputs<'_>, m
 
 /// The same on several.
 fn specified_heads<O: Output + Default>(heads: Heads<'_>) -> Vec<O> {
-    (0..heads.parameters.len()).map(|h| heads.head(h)).flat_map(|head| specified(head.parameters, head.inputs, &head.mask)).collect()
+    (0..heads.parameters.len())
+        .map(|h| heads.head(h))
+        .flat_map(|head| specified(head.parameters, head.inputs, &head.mask))
+        .collect()
 }
 
 /// The same of floats: each tensor quantised with its own scale.
@@ -426,7 +429,9 @@ fn the_fastest_instruction_set_is_the_first_that_is_there() {
 fn small_heads() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
     // Rows of more than a vector, in two groups; more than a block of keys; the same of few queries.
-    for (heads, kv_heads, queries, keys, dim) in [(1, 1, 17, 3, 65), (2, 1, 3, 66, 17), (2, 2, 1, 3, 65), (2, 1, 1, 66, 17)] {
+    for (heads, kv_heads, queries, keys, dim) in
+        [(1, 1, 17, 3, 65), (2, 1, 3, 66, 17), (2, 2, 1, 3, 65), (2, 1, 1, 66, 17)]
+    {
         // Few keys dominate a block.
         let numbers = |rows: usize, step: usize| -> Vec<f32> {
             (0..rows * dim).map(|i| f32::from(((i + 1).wrapping_mul(step * 0x9E37_79B1) >> 13) as i8) / 30.0).collect()

@@ -4,8 +4,7 @@
 use core::arch::x86_64::{
     __m128i, __m256i, __m512, __m512i, _mm256_castps_si256, _mm256_castsi256_ps, _mm256_max_ps, _mm256_min_ps,
     _mm256_mulhrs_epi16, _mm256_sll_epi16, _mm256_sll_epi32, _mm256_srl_epi32, _mm512_castps_si512,
-    _mm512_castsi256_si512, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_extracti64x4_epi64,
-    _mm512_inserti64x4,
+    _mm512_castsi256_si512, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_extracti64x4_epi64, _mm512_inserti64x4,
 };
 
 /// The lower halves, then the upper ones.
