@@ -65,7 +65,7 @@ fn pointers_of_integers() {
         (attn_heads { mask: attn_mask { allowed: [1, 2, 1, 1, 0].as_ptr(), ..mask }, ..good() }, attn_status::Mask),
         (attn_heads { mask: attn_mask { allowed_shape: [1, 1, usize::MAX], ..mask }, ..good() }, attn_status::Mask),
     ] {
-        assert_eq!(attend(&bad, out_pointer), status);
+        assert_eq!(attend(&raw const bad, out_pointer), status);
     }
     for place in [query, key.wrapping_sub(1), key.wrapping_add(2 * KEY - QUERY)] {
         assert_eq!(attend(&good(), place), attn_status::Overlap);
