@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use attn_cpu::Isa;
 use attn_npu::Kernel;
 
-use crate::{leaks, run::Run};
+use crate::{leaks, miri, run::Run};
 
 /// Compares snapshots; the same version as the library `insta`.
 const CARGO_INSTA: &str = "1.49.0";
@@ -120,10 +120,11 @@ fn threads(run: &mut Run) -> Result<(), String> {
     run.run(command)
 }
 
-/// The unsafe code and the threads under sanitizers, and the command's memory when it ends.
+/// The unsafe code and the threads under sanitizers and in an interpreter, and the command's memory when it ends.
 pub(crate) fn sanitizer(run: &mut Run) -> Result<(), String> {
     vector_kernels(run)?;
     threads(run)?;
+    miri::check(run)?;
     leaks::check(run)
 }
 

@@ -12,6 +12,7 @@ mod instructions;
 mod kernels;
 mod leaks;
 mod libtorch;
+mod miri;
 mod npu;
 mod release;
 mod report;
@@ -30,7 +31,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test             everything below but lint, with its own set-up (what continuous integration calls)
   unit             all tests of the workspace, snapshots compared and none unreferenced
   release-checked  the arithmetic, on whole domains too, the suite and `attn validate`, optimised and with overflow checks
-  sanitizer        unsafe code under AddressSanitizer, threads under ThreadSanitizer, with a nightly compiler; no command loses memory
+  sanitizer        unsafe code under AddressSanitizer and in Miri, threads under ThreadSanitizer, with a nightly compiler; no command loses memory
   features         every crate builds with every choice of its features
   release          licences, bans and sources of the dependencies; packages that build by themselves; the least compiler
   generated        generated files are what attn-fixed generates today

@@ -17,6 +17,8 @@ mod mask;
 mod memory;
 mod status;
 mod tensors;
+#[cfg(test)]
+mod tests;
 
 use std::{
     ffi::{CString, c_char},
@@ -306,73 +308,5 @@ impl attn_backend {
         }
         let panicked = |_| Failure::new(attn_status::Internal, "backend: an earlier call panicked, close it");
         self.backend.lock().map_err(panicked)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use attention::backend::{BackendError, Progress};
-
-    use super::*;
-
-    struct Broken;
-
-    impl Backend for Broken {
-        fn name(&self) -> &'static str {
-            "broken"
-        }
-
-        fn description(&self) -> &'static str {
-            "panics"
-        }
-
-        fn attend(&mut self, _: Heads<'_>, _: &mut [i8], _: Progress<'_>) -> Result<(), BackendError> {
-            panic!("got what nobody expected")
-        }
-
-        fn attend_f32(&mut self, _: FloatHeads<'_>, _: &mut [f32], _: Progress<'_>) -> Result<(), BackendError> {
-            panic!("got what nobody expected")
-        }
-    }
-
-    #[test]
-    fn a_backend_that_panicked_can_only_be_closed() {
-        let backend =
-            attn_backend { name: c"broken".into(), is_on_threads: false, backend: Mutex::new(Box::new(Broken)) };
-        let backend = Box::into_raw(Box::new(backend));
-        let (tensor, scale, mut out) = ([1_i8; 8], 1.0_f32, [99_i8; 8]);
-        let tensor_len = tensor.len();
-        let heads = attn_heads {
-            dim: 8,
-            heads: 1,
-            kv_heads: 1,
-            query: tensor.as_ptr(),
-            query_len: tensor_len,
-            key: tensor.as_ptr(),
-            key_len: tensor_len,
-            value: tensor.as_ptr(),
-            value_len: tensor_len,
-            query_scales: &raw const scale,
-            key_scales: &raw const scale,
-            value_scales: &raw const scale,
-            out_scales: &raw const scale,
-            mask: attn_mask {
-                valid_keys: ptr::null(),
-                causal: ptr::null(),
-                allowed: ptr::null(),
-                allowed_shape: [0; 3],
-            },
-        };
-        for expected in ["a bug: got what nobody expected", "backend: an earlier call panicked, close it"] {
-            // SAFETY: all of it is there.
-            let (status, message) = unsafe {
-                let status = attn_attend(backend, &raw const heads, out.as_mut_ptr(), out.len());
-                (status, std::ffi::CStr::from_ptr(attn_last_error()).to_string_lossy().into_owned())
-            };
-            assert_eq!((status, &*message), (attn_status::Internal, expected));
-            assert_eq!(out, [99; 8]);
-        }
-        // SAFETY: it is open.
-        unsafe { attn_close(backend) };
     }
 }

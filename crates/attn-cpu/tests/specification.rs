@@ -6,7 +6,7 @@ use attn_fixed::{
     BLOCK, FloatError, FloatHeads, Heads, Inputs, Mask, Output, Parameters, QuantiseError, Scales, Tensor,
     block::{DOMINATED_BELOW, distance},
     exp2::exp2,
-    quantise, scratch_len,
+    quantise, quantise_heads, scratch_len,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -30,6 +30,14 @@ fn specified<O: Output + Default>(parameters: &Parameters, inputs: Inputs<'_>, m
     let mut scratch = vec![0; scratch_len(parameters.dim())];
     attn_fixed::attend(parameters, inputs, mask, &mut scratch, &mut out).expect("a valid head");
     out
+}
+
+/// The same on several.
+fn specified_heads<O: Output + Default>(heads: Heads<'_>) -> Vec<O> {
+    (0..heads.parameters.len())
+        .map(|h| heads.head(h))
+        .flat_map(|head| specified(head.parameters, head.inputs, head.mask))
+        .collect()
 }
 
 /// The same of floats: each tensor quantised with its own scale.
@@ -411,6 +419,57 @@ fn the_fastest_instruction_set_is_the_first_that_is_there() {
             Err(error) => {
                 assert!(!isa.is_available());
                 assert!(error.to_string().starts_with(&format!("{}: this CPU does not have it; it has ", isa.name())));
+            }
+        }
+    }
+}
+
+/// Every way through the kernels, on heads as small as that allows: `cargo xtask sanitizer` has an interpreter take them, too.
+#[test]
+fn small_heads() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("a pool");
+    // Rows of more than a vector, in two groups; more than a block of keys; the same of few queries.
+    for (heads, kv_heads, queries, keys, dim) in
+        [(1, 1, 17, 3, 65), (2, 1, 3, 66, 17), (2, 2, 1, 3, 65), (1, 1, 1, 66, 17)]
+    {
+        // Few keys dominate a block.
+        let numbers = |rows: usize, step: usize| -> Vec<f32> {
+            (0..rows * dim).map(|i| f32::from(((i + 1).wrapping_mul(step * 0x9E37_79B1) >> 13) as i8) / 30.0).collect()
+        };
+        let (query, key) = (numbers(heads * queries, 3), numbers(kv_heads * keys, 5));
+        let value = numbers(kv_heads * keys, 7);
+        let allowed: Vec<bool> = (0..queries * keys).map(|i| i % 3 == 0).collect();
+        let masks = [Mask::new().causal(keys - 1), Mask::new().valid_keys(keys - 1).allowed(&allowed, keys)];
+        let masks = &masks[..heads];
+        let floats = FloatHeads { dim, masks, kv_heads, query: &query, key: &key, value: &value };
+
+        let mut tensors = [vec![0; query.len()], vec![0; key.len()], vec![0; value.len()]];
+        let mut scales = [vec![0.0; heads], vec![0.0; kv_heads], vec![0.0; kv_heads]];
+        for ((quantised, scales), values) in tensors.iter_mut().zip(&mut scales).zip([&query, &key, &value]) {
+            quantise_heads(values, quantised, scales).expect("finite");
+        }
+        let parameters = (0..heads).map(|h| {
+            let kv = h / (heads / kv_heads);
+            let (key, value) = (scales[1][kv], scales[2][kv]);
+            Parameters::new(dim, Scales { query: scales[0][h], key, value, out: value }).expect("in range")
+        });
+        let parameters: Vec<_> = parameters.collect();
+        let inputs = Inputs { query: &tensors[0], key: &tensors[1], value: &tensors[2] };
+        let integers = Heads { parameters: &parameters, masks, kv_heads, inputs };
+        // One of the two is enough for each: the specification takes longest.
+        if dim == 65 {
+            let expected: Vec<i8> = specified_heads(integers);
+            for mut attention in available() {
+                let mut got = vec![77; expected.len()];
+                pool.install(|| attention.attend(integers, &mut got, &|_| ())).expect("valid heads");
+                assert_eq!(got, expected, "{:?}", attention.isa());
+            }
+        } else {
+            let expected: Vec<f32> = specified_heads(integers);
+            for mut attention in available() {
+                let mut got = vec![77.0; expected.len()];
+                pool.install(|| attention.attend_f32(floats, &mut got, &|_| ())).expect("valid heads");
+                assert_eq!(bits(&got), bits(&expected), "{:?}", attention.isa());
             }
         }
     }

@@ -2,6 +2,10 @@
 
 use core::arch::{asm, x86_64::*};
 
+#[cfg(miri)]
+use super::miri::{
+    _mm512_max_ps, _mm512_min_ps, _mm512_mulhrs_epi16, _mm512_sll_epi16, _mm512_sll_epi32, _mm512_srl_epi32,
+};
 use crate::simd::{MAX_ROWS, Simd};
 
 /// The CPU has AVX-512 F, BW and VNNI.
@@ -178,6 +182,9 @@ impl Avx512Bw {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn multiply_high(a: __m512i, b: __m512i) -> __m512i {
+    if cfg!(miri) {
+        return _mm512_mulhi_epu16(a, b);
+    }
     let high;
     // SAFETY: registers alone.
     unsafe {
@@ -190,6 +197,9 @@ fn multiply_high(a: __m512i, b: __m512i) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn shift_right(a: __m512i, counts: __m512i) -> __m512i {
+    if cfg!(miri) {
+        return _mm512_srlv_epi16(a, counts);
+    }
     let shifted;
     // SAFETY: registers alone.
     unsafe {

@@ -18,6 +18,8 @@ macro_rules! instructions {
 
 mod avx2;
 mod avx512;
+#[cfg(miri)]
+mod miri;
 mod peak;
 
 use alloc::boxed::Box;

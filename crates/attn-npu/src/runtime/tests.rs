@@ -10,9 +10,15 @@ use attn_fixed::{Heads, Inputs, Mask, Parameters, Scales, attend, scratch_len};
 
 use super::{
     Artefacts, CommandState, Identity, Session, SessionError, Step,
-    xrt::fake::{Event, Fake, Fault},
+    xrt::{
+        BufferKind, DATA, Direction, Xrt,
+        fake::{Event, Fake, Fault},
+    },
 };
-use crate::design::{Design, Device, Form};
+use crate::{
+    design::{Design, Device, Form},
+    layout::Line,
+};
 
 const TILES: Design =
     Design { device: Device::Npu1, columns: 2, rows: 2, dim: 64, depth: 2, form: Form::Tiles { per_core: 2 } };
@@ -299,4 +305,19 @@ fn a_wrong_bit_is_no_session() {
 fn a_session_moves_between_threads() {
     const fn is_send<T: Send>() {}
     const { is_send::<Session>() }
+}
+
+/// Memory that two sides see, one after the other: an interpreter has a look, too (`cargo xtask sanitizer`).
+#[test]
+fn both_sides_of_buffers() {
+    let (mut device, _) = Fake::new(TILES, None);
+    let mut buffers = [65, 64].map(|bytes| device.buffer(DATA, bytes, BufferKind::Data).expect("memory"));
+    assert_eq!(buffers.each_ref().map(|buffer| buffer.lines().len()), [2, 1]);
+    for (buffer, bytes) in buffers.iter_mut().zip([65, 64]) {
+        buffer.lines_mut().fill(Line([7; 64]));
+        device.sync(buffer, bytes, Direction::ToDevice).expect("in range");
+        buffer.lines_mut().fill(Line([8; 64]));
+        device.sync(buffer, bytes, Direction::FromDevice).expect("in range");
+    }
+    assert!(buffers.iter().flat_map(|buffer| buffer.lines()).all(|line| line.0 == [7; 64]));
 }

@@ -47,8 +47,8 @@ pub(crate) struct Fake {
     kernel: EntryPoints,
     fault: Option<Fault>,
     events: Arc<Mutex<Vec<Event>>>,
-    /// Of what is mapped.
-    memory: Vec<Box<[Line]>>,
+    /// What is mapped, by the pointers that sessions have, too.
+    memory: Vec<Buffer>,
     /// The same as the device sees it: what was synchronised.
     own: Vec<Vec<Line>>,
     /// The buffers of each run that is under way, and its number.
@@ -106,13 +106,14 @@ impl Xrt for Fake {
         assert_eq!(argument == INSTRUCTIONS, kind == BufferKind::Instructions);
         assert!(argument == INSTRUCTIONS || argument >= DATA);
         self.note(Event::Buffer(argument));
-        let mut memory = vec![Line([0x55; 64]); bytes.div_ceil(size_of::<Line>())].into_boxed_slice();
-        let map = NonNull::new(memory.as_mut_ptr().cast()).expect("memory");
+        let lines = bytes.div_ceil(size_of::<Line>());
+        let map = NonNull::from(Box::leak(vec![Line([0x55; 64]); lines].into_boxed_slice())).cast();
         let index = self.memory.len();
-        self.own.push(vec![Line([0x2a; 64]); memory.len()]);
-        self.memory.push(memory);
+        self.own.push(vec![Line([0x2a; 64]); lines]);
         // SAFETY: it lives as long as this, and is looked at by one side at a time.
-        Ok(unsafe { Buffer::new(index, map, bytes) })
+        let [own, buffer] = [(); 2].map(|()| unsafe { Buffer::new(index, map, bytes) });
+        self.memory.push(own);
+        Ok(buffer)
     }
 
     fn sync(&mut self, buffer: &Buffer, bytes: usize, direction: Direction) -> Result<(), XrtError> {
@@ -121,11 +122,11 @@ impl Xrt for Fake {
         let lines = bytes.div_ceil(size_of::<Line>());
         let event = match direction {
             Direction::ToDevice => {
-                own[..lines].copy_from_slice(&host[..lines]);
+                own[..lines].copy_from_slice(&host.lines()[..lines]);
                 Event::ToDevice(buffer.index)
             }
             Direction::FromDevice => {
-                host[..lines].copy_from_slice(&own[..lines]);
+                host.lines_mut()[..lines].copy_from_slice(&own[..lines]);
                 Event::FromDevice(buffer.index)
             }
         };
@@ -171,12 +172,16 @@ impl Xrt for Fake {
     fn keep_open(&mut self) {
         self.note(Event::KeepOpen);
         // As its memory must be there as long as the process.
-        self.memory.drain(..).for_each(|memory| _ = Box::leak(memory));
+        self.memory.clear();
     }
 }
 
 impl Drop for Fake {
     fn drop(&mut self) {
         self.note(Event::Drop);
+        for buffer in &self.memory {
+            // SAFETY: `buffer` had it from a box, and a session that drops this has no more use for it.
+            drop(unsafe { Box::from_raw(buffer.lines.as_ptr()) });
+        }
     }
 }
