@@ -117,7 +117,7 @@ fn threads(run: &mut Run) -> Result<(), String> {
     let target_dir = ["--target-dir", &target_dir, "--", "threads"];
     let mut command = run.command("rustup", &[&nightly[..], &test, &target_dir].concat());
     command.env("RUSTFLAGS", "-Zsanitizer=thread");
-    run.run(command)
+    run.run_tests(command, 1)
 }
 
 /// The unsafe code and the threads under sanitizers and in an interpreter, and the command's memory when it ends.

@@ -14,9 +14,9 @@ const FEATURES: &str = "-Ctarget-feature=+avx2,+avxvnni,+avx512bw,+avx512vnni,+a
 /// Borrows, not by the older Stacked Borrows.
 const RAYON: &str = "-Zmiri-permissive-provenance -Zmiri-ignore-leaks -Zmiri-tree-borrows";
 
-/// Tests that are small enough, and pass every unsafe block but those that are assembly or call C.
-const TESTS: [(&[&str], &str); 2] = [
-    (&["--package", "attn-cpu", "--test", "specification", "--", "small_heads"], RAYON),
+/// Tests that are small enough, how many they are, and Miri's flags: they pass every unsafe block but those that are assembly or call C.
+const TESTS: [(&[&str], u64, &str); 2] = [
+    (&["--package", "attn-cpu", "--test", "specification", "--", "small_heads"], 1, RAYON),
     (
         &[
             "--package",
@@ -31,6 +31,7 @@ const TESTS: [(&[&str], &str); 2] = [
             "a_panic_is_a_status",
             "both_sides_of_buffers",
         ],
+        5,
         "",
     ),
 ];
@@ -44,11 +45,11 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
         return Ok(());
     }
     let target_dir = run.root.join("target/miri").display().to_string();
-    for (tests, flags) in TESTS {
+    for (tests, count, flags) in TESTS {
         let miri = ["miri", "test", "--target", SANITIZED, "--target-dir", &target_dir];
         let mut command = run.command("rustup", &[&nightly[..], &miri, tests].concat());
         command.env("RUSTFLAGS", FEATURES).env("MIRIFLAGS", flags);
-        run.run(command)?;
+        run.run_tests(command, count)?;
     }
     Ok(())
 }
