@@ -50,7 +50,7 @@ fn read(path: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::PathBuf, process::Command};
+    use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
     use super::*;
 
@@ -58,13 +58,20 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
     }
 
+    /// Those in the folders of a folder.
+    fn manifests(folder: &str) -> Vec<String> {
+        let folders = fs::read_dir(root().join(folder)).expect("a folder");
+        let paths = folders.map(|path| path.expect("listed").path().join("Cargo.toml"));
+        paths.filter(|path| path.is_file()).map(|path| path.display().to_string()).collect()
+    }
+
     /// The names before `=` or `.` in some sections of a manifest.
-    fn dependencies(manifest: &str, sections: &[&str]) -> BTreeSet<String> {
+    fn dependencies(manifest: &str, is_section: impl Fn(&str) -> bool) -> BTreeSet<String> {
         let mut is_in = false;
         let mut names = BTreeSet::new();
         for line in read(&root().join(manifest)).expect("a manifest").lines() {
             if line.starts_with('[') {
-                is_in = sections.contains(&line);
+                is_in = is_section(line);
             } else if is_in
                 && let Some(end) = line.find([' ', '.', '='])
                 && !line.starts_with('#')
@@ -77,15 +84,22 @@ mod tests {
 
     #[test]
     fn every_dependency_has_a_reason() {
-        let manifests = [
+        let lists = [
             ("Cargo.toml", "[workspace.dependencies]"),
             ("tests/fuzz/Cargo.toml", "[dependencies]"),
             ("tests/embedded/Cargo.toml", "[build-dependencies]"),
             ("examples/embedded/Cargo.toml", "[dependencies]"),
         ];
         let mut used: BTreeSet<_> =
-            manifests.into_iter().flat_map(|(path, section)| dependencies(path, &[section])).collect();
-        used.retain(|name| name != "attn" && !name.starts_with("attn-"));
+            lists.into_iter().flat_map(|(path, section)| dependencies(path, |line| line == section)).collect();
+        let is_own = |name: &String| name == "attn" || name == "attention" || name.starts_with("attn-");
+        used.retain(|name| !is_own(name));
+        // The members have no others.
+        for member in ["crates", "examples", "tests", "."].into_iter().flat_map(manifests) {
+            for name in dependencies(&member, |line| line.ends_with("dependencies]")) {
+                assert!(is_own(&name) || used.contains(&name), "{member}: {name} is no dependency of the workspace");
+            }
+        }
         let page = read(&root().join("docs/dependencies.md")).expect("a page");
         let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
         let reasoned = rows.inspect(|(name, row)| assert!(!row.ends_with("| |"), "{name} has no reason"));
