@@ -4,7 +4,7 @@
 //! (default) come the parts of the `attn` command: [`npz`] reads and writes numpy archives, [`problem`] makes integers of
 //! them, [`suite`] validates a backend against float64 attention, [`compare`] compares two outputs, [`mod@bench`] measures
 //! speed beside that of others, [`report`] shows a validation
-//! as a page, [`mod@file`] and [`text`] are what they write with. Dependents that want
+//! as a page, [`mod@file`] is what they write with. Dependents that want
 //! attention alone leave it out with `default-features = false`, and embedders take the crate `attn-fixed` alone.
 #![forbid(unsafe_code)]
 
@@ -29,7 +29,6 @@ pub mod report;
 pub mod suite;
 #[cfg(feature = "cli")]
 mod table;
-#[cfg(feature = "cli")]
 pub mod text;
 
 pub use attn_fixed::{

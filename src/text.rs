@@ -1,6 +1,6 @@
 //! Text of others, file names above all, among our own.
 
-/// Text in which nothing reaches a terminal as a command, starts a line, or turns around what is beside it.
+/// Text in which nothing reaches a terminal as a command or a new line, or turns around what is beside it.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());

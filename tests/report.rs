@@ -132,15 +132,14 @@ fn what_fails_is_said_first_and_is_unfolded() {
     assert_eq!(page.matches("✗ <data class=\"within_1\"").count(), 3, "head 2 in two tables, and all heads together");
 }
 
+#[cfg(unix)]
 #[test]
 fn names_are_text() {
     let folder = tempfile::tempdir().expect("a folder");
     let name = "<script>alert(1)</script> & \"'q\x1b[2J\u{202e}zpn.npz";
     // A slash ends a name.
     let file = folder.path().join(name.replace('/', "\\"));
-    if fs::copy(heads(), &file).is_err() {
-        return;
-    }
+    fs::copy(heads(), &file).expect("a name of any letters");
     let (page, _) = validate(&["--input", &file.display().to_string()], 1);
     assert_self_contained(&page);
     assert!(page.contains("&lt;script&gt;alert(1)&lt;\\script&gt; &amp; &quot;"), "{page}");

@@ -88,8 +88,10 @@ struct Report {
 impl Doctor {
     pub(super) fn run(self) -> Result<ExitCode, Box<dyn Error>> {
         let options = self.npu.options();
-        if self.target == Target::Cpu {
-            BackendKind::Auto.check(&options)?;
+        if self.target == Target::Cpu
+            && let Some(xclbin) = &options.xclbin
+        {
+            return Err(format!("--for cpu: got --xclbin {}, expected none, or --for npu", xclbin.display()).into());
         }
         start_threads()?;
         let mut checks = cpu();

@@ -204,12 +204,13 @@ fn backends() -> Vec<Case> {
         ("validate --input in.npz --backend kernel", "kernel"),
         ("bench", "scalar"),
         ("bench --backend aie2-model --backend auto", "aie2-model"),
-        ("doctor --for cpu", "auto"),
     ] {
         let message = format!("backend {backend}: got xclbin no\\n.xclbin, expected none, or backend npu");
         let case = case(format!("{command}: an xclbin"), &format!("{command} --xclbin"), message);
         cases.push(case.argument("no\n.xclbin").file("in.npz", good()));
     }
+    let message = "--for cpu: got --xclbin attn.xclbin, expected none, or --for npu";
+    cases.push(case("doctor: an xclbin", "doctor --for cpu --xclbin attn.xclbin", message));
     // Beside others, it has its xclbin all the same.
     #[cfg(not(any(feature = "xrt-shim", feature = "xrt")))]
     for backends in ["--backend npu --backend auto", "--backend auto --backend npu"] {

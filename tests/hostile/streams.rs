@@ -125,6 +125,7 @@ fn what_looks_odd_is_taken() {
         ("RAYON_NUM_THREADS", "many"),
         ("RAYON_NUM_THREADS", "-1"),
         ("RAYON_NUM_THREADS", "0"),
+        ("RAYON_RS_NUM_CPUS", "60000"),
         ("TMPDIR", "/nowhere"),
         ("TMPDIR", ""),
         ("HOME", "/nowhere"),

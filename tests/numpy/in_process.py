@@ -114,7 +114,9 @@ def closing(attend):
 
     def calls():
         try:
-            return all(np.array_equal(attention(q, k, v), expected) for _ in range(1000))
+            while np.array_equal(attention(q, k, v), expected):
+                pass
+            return "differs"
         except AttnError as error:
             return "backend: got NULL" in str(error)
 

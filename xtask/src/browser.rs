@@ -72,13 +72,16 @@ impl Browser {
     /// Opens a file, and comes back when all of it is there.
     pub(crate) fn open(&mut self, file: &Path) -> Result<(), String> {
         let earlier = self.requests.len();
-        let opened = self.call("Page.navigate", &json!({"url": format!("file://{}", file.display())}))?;
+        let url = format!("file://{}", file.display());
+        let opened = self.call("Page.navigate", &json!({"url": url}))?;
         if let Some(error) = opened["errorText"].as_str() {
             return Err(format!("{}: {error}", file.display()));
         }
         while self.next()?["method"] != "Page.loadEventFired" {}
-        // That for the file itself.
-        self.requests.remove(earlier);
+        // That for the file itself is no request of the page.
+        let own = self.requests[earlier..].iter().position(|request| *request == url);
+        let own = own.ok_or_else(|| format!("got no request for {url}: {:?}", &self.requests[earlier..]))?;
+        self.requests.remove(earlier + own);
         Ok(())
     }
 

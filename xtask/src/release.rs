@@ -95,7 +95,9 @@ mod tests {
         let is_own = |name: &String| name == "attn" || name == "attention" || name.starts_with("attn-");
         used.retain(|name| !is_own(name));
         // The members have no others.
-        for member in ["crates", "examples", "tests", "."].into_iter().flat_map(manifests) {
+        for member in
+            ["crates", "examples", "tests", "."].into_iter().flat_map(manifests).chain(["Cargo.toml".to_owned()])
+        {
             for name in dependencies(&member, |line| line.ends_with("dependencies]")) {
                 assert!(is_own(&name) || used.contains(&name), "{member}: {name} is no dependency of the workspace");
             }

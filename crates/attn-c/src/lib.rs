@@ -28,7 +28,7 @@ use std::{
 
 use attention::{
     FloatHeads, Heads, Inputs, Mask, Parameters, Scales,
-    backend::{Backend, BackendKind, Options},
+    backend::{Backend, BackendKind, Isa, Options},
     quantise_heads,
 };
 use attn_cpu::start_threads;
@@ -36,7 +36,7 @@ use attn_cpu::start_threads;
 pub use mask::attn_mask;
 pub use status::attn_status;
 
-use memory::{Span, each, input, object, output, text};
+use memory::{Span, each, input, object, output, place, text};
 use status::{Failure, guard};
 use tensors::{Shape, Tensors};
 
@@ -145,17 +145,23 @@ pub unsafe extern "C" fn attn_open(
     opened: *mut *mut attn_backend,
 ) -> attn_status {
     guard(|| {
+        place("opened", opened)?;
         // SAFETY: as the caller says.
-        let opened = &mut unsafe { output("opened", opened, 1, &[]) }?[0];
-        *opened = ptr::null_mut();
+        unsafe { opened.write(ptr::null_mut()) };
         // SAFETY: as the caller says.
         let kind: BackendKind = unsafe { text("name", name) }?.parse()?;
-        let is_on_threads = matches!(kind, BackendKind::Cpu(_) | BackendKind::Auto);
+        let is_on_threads = match kind {
+            BackendKind::Cpu(_) => true,
+            BackendKind::Auto => Isa::best().is_some(),
+            _ => false,
+        };
         // SAFETY: as the caller says.
         let xclbin = if xclbin.is_null() { None } else { Some(unsafe { text("xclbin", xclbin) }?.into()) };
         let backend = kind.open(&Options { xclbin, ..Options::default() })?;
         let name = CString::new(backend.name()).unwrap_or_default();
-        *opened = Box::into_raw(Box::new(attn_backend { name, is_on_threads, backend: Mutex::new(backend) }));
+        let backend = Box::into_raw(Box::new(attn_backend { name, is_on_threads, backend: Mutex::new(backend) }));
+        // SAFETY: as the caller says.
+        unsafe { opened.write(backend) };
         Ok(())
     })
 }

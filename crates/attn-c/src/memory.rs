@@ -36,6 +36,11 @@ pub(crate) unsafe fn object<'a, T>(name: &str, pointer: *const T) -> Result<&'a 
     Ok(unsafe { &*pointer })
 }
 
+/// A place that one value can be written to.
+pub(crate) fn place<T>(name: &str, pointer: *mut T) -> Result<(), Failure> {
+    check(name, pointer, 1)
+}
+
 /// `len` elements that are read.
 ///
 /// # Safety

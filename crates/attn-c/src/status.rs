@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use attention::{AttentionError, FloatError, ParameterError, QuantiseError, backend::BackendError};
+use attention::{AttentionError, FloatError, ParameterError, QuantiseError, backend::BackendError, text::printable};
 use attn_cpu::ThreadsError;
 
 /// What came of a call. The numbers stay as they are.
@@ -73,8 +73,7 @@ pub(crate) fn guard(call: impl FnOnce() -> Result<(), Failure>) -> attn_status {
     let result = catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(Failure::of_panic(&*panic)));
     let Err(Failure { status, message }) = result else { return attn_status::Ok };
     // One line, whatever names a caller gave.
-    let printable = |x: char| if x.is_control() { x.escape_default().to_string() } else { x.to_string() };
-    let message = CString::new(message.chars().map(printable).collect::<String>()).unwrap_or_default();
+    let message = CString::new(printable(&message)).unwrap_or_default();
     // A thread that is ending has nobody left to read it.
     _ = LAST_ERROR.try_with(|last| last.replace(message));
     status

@@ -136,6 +136,9 @@ fn pointers_of_texts() {
     assert_eq!(open(ptr::null(), place), attn_status::Null);
     assert_eq!(open(c"\xff".as_ptr(), place), attn_status::Text);
     assert_eq!(open(c"cuda".as_ptr(), place), attn_status::UnknownBackend);
+    // SAFETY: texts, and a place for the backend.
+    let status = unsafe { attn_open(c"scalar".as_ptr(), c"attn.xclbin".as_ptr(), place) };
+    assert_eq!(status, attn_status::Unsupported);
     assert!(backend.is_null());
 }
 

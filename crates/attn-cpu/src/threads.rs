@@ -1,10 +1,11 @@
 //! The threads that heads are computed on.
 
-use core::{error::Error, fmt};
+use core::{error::Error, fmt, num::NonZeroUsize};
 use std::{
     env,
     string::{String, ToString as _},
     sync::OnceLock,
+    thread,
 };
 
 use rayon::ThreadPoolBuilder;
@@ -46,11 +47,18 @@ impl Error for ThreadsError {}
 pub fn start_threads() -> Result<(), ThreadsError> {
     static STARTED: OnceLock<Result<(), ThreadsError>> = OnceLock::new();
     let start = || {
-        let asked: Option<usize> = env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok());
-        if let Some(got) = asked.filter(|&threads| threads > MAX_THREADS) {
-            return Err(ThreadsError::TooMany { got });
+        // 0, or what is no number, is no wish.
+        let asked =
+            env::var("RAYON_NUM_THREADS").ok().and_then(|threads| threads.parse().ok()).filter(|&asked| asked > 0);
+        let threads =
+            asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MAX_THREADS));
+        if threads > MAX_THREADS {
+            return Err(ThreadsError::TooMany { got: threads });
         }
-        ThreadPoolBuilder::new().build_global().map_err(|error| ThreadsError::Start(error.to_string()))
+        ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|error| ThreadsError::Start(error.to_string()))
     };
     STARTED.get_or_init(start).clone()
 }

@@ -96,6 +96,7 @@ impl<'a> Row<'a> {
         let mut sum = 0;
         for (&power, value) in weights.powers.iter().zip(values.chunks_exact(self.products.len().max(1))) {
             let p = i32::from(probability(power).to_bits());
+            debug_assert!(bounds::PROBABILITY.contains(p.into()));
             sum += p;
             for (product, &v) in self.products.iter_mut().zip(value) {
                 *product += p * i32::from(v);
@@ -108,7 +109,10 @@ impl<'a> Row<'a> {
         let lower = (reference - self.reference).min(31) as u32;
         let block_lower = MERGE_SHIFT + (reference - weights.exponent).min(VANISHED) as u32;
         let fraction = i32::from(weights.fraction.to_bits());
-        let merge = |old: i32, new: i32| rsh(old, lower) + rsh(new * fraction, block_lower);
+        let merge = |old: i32, new: i32| {
+            debug_assert!(bounds::BLOCK_PRODUCTS.contains((new * fraction).into()));
+            rsh(old, lower) + rsh(new * fraction, block_lower)
+        };
         for (accumulator, &product) in self.accumulator.iter_mut().zip(self.products.iter()) {
             *accumulator = merge(*accumulator, product);
         }

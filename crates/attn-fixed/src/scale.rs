@@ -87,11 +87,13 @@ impl Parameters {
         let gain_exponent = exponent(gain) + 1;
         debug_assert!(bounds::SCORE_SHIFT.contains(score_shift.into()));
         debug_assert!(bounds::GAIN_EXPONENT.contains(gain_exponent.into()));
+        let gain = mantissa(gain, gain_exponent);
+        debug_assert!(bounds::GAIN.contains(gain.into()));
         Ok(Self {
             dim: dim as u16,
             score_multiplier: ScoreMultiplier::from_bits(mantissa(steps, -score_shift)),
             score_shift,
-            gain: OutputGain::from_bits(mantissa(gain, gain_exponent)),
+            gain: OutputGain::from_bits(gain),
             gain_exponent,
             value_scale: scales.value.to_bits(),
         })

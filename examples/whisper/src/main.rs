@@ -157,8 +157,12 @@ fn run(cli: &Cli) -> Result<ExitCode, Box<dyn Error>> {
             return Err(format!("--capture: got --attention {name}, expected float or sdpa").into());
         }
         Choice::Integer(kind) => kind,
-        Choice::Torch(_) if cli.scales.is_some() || cli.unbalanced => {
-            let option = if cli.unbalanced { "--unbalanced" } else { "--scales" };
+        Choice::Torch(_) if cli.scales.is_some() || cli.unbalanced || cli.xclbin.is_some() => {
+            let option = match (cli.unbalanced, &cli.xclbin) {
+                (true, _) => "--unbalanced",
+                (false, Some(_)) => "--xclbin",
+                (false, None) => "--scales",
+            };
             return Err(format!("{option}: got --attention {name}, expected a backend of attn").into());
         }
         Choice::Torch(_) if cli.mode.table || cli.mode.bench || cli.mode.pictures.is_some() => {
