@@ -12,6 +12,7 @@ use attn::{
     file, npz,
     problem::Problem,
 };
+use attn_npu::runtime::Artefacts;
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
@@ -56,9 +57,7 @@ impl BackendArgument {
 
     /// Checks that an output takes the place of nothing that is read: the input, and what the NPU is to run.
     pub(super) fn check_other(&self, output: &Path, input: Option<&Path>) -> Result<(), String> {
-        let beside =
-            |xclbin: &PathBuf| [xclbin.clone(), xclbin.with_extension("insts.bin"), xclbin.with_extension("json")];
-        let of_npu = self.npu.xclbin.iter().flat_map(beside);
+        let of_npu = self.npu.xclbin.iter().flat_map(|xclbin| Artefacts::files(xclbin));
         file::check_other(output, input.map(Path::to_owned).into_iter().chain(of_npu)).map_err(of_file(output))
     }
 }

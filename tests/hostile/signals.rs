@@ -88,33 +88,53 @@ fn with_input(rows: usize) -> TempDir {
     folder
 }
 
+/// When a signal is sent.
+type When = fn(&Child) -> bool;
+
 /// The output that was there stays. Whatever happens between two looks at the process, it still computes.
+fn leaves_what_there_was(command: &str, output: &str, signals: &[(Signal, &str, When)]) {
+    let folder = with_input(200_000);
+    let path = folder.path().join(output);
+    for &(signal, options, when) in signals {
+        for before in [None, Some("what was there")] {
+            if let Some(before) = before {
+                fs::write(&path, before).expect("written");
+            }
+            let mut child = start(&folder, &format!("{command} {output}{options}"));
+            wait_until(&mut child, when);
+            let ended = end(child, signal);
+            assert_eq!(ended.status.code(), Some(130), "{signal}{options}: {:?}", ended.status);
+            assert!(ended.stderr.is_empty(), "{ended:?}");
+            assert!(ended.stdout.is_empty() || command.starts_with("validate"), "{ended:?}");
+            assert_eq!(fs::read_to_string(&path).ok().as_deref(), before, "{signal}{options}");
+            assert_eq!(files(folder.path()), ["in.npz", output][..=usize::from(before.is_some())]);
+        }
+        fs::remove_file(&path).expect("there");
+    }
+}
+
 #[test]
 fn a_signal_before_there_is_an_output_leaves_what_there_was() {
-    let folder = with_input(200_000);
-    let out = folder.path().join("out.npz");
-    for (signal, options, when) in [
-        (Signal::SIGINT, "", reads as fn(&Child) -> bool),
+    let signals: [(_, _, When); _] = [
+        (Signal::SIGINT, "", reads),
         (Signal::SIGTERM, "", reads),
         (Signal::SIGINT, "", computes),
         (Signal::SIGTERM, "", computes),
         (Signal::SIGINT, " --out-scale v", computes),
         (Signal::SIGHUP, " --out-scale v --backend auto", computes),
-    ] {
-        for before in [None, Some("what was there")] {
-            if let Some(before) = before {
-                fs::write(&out, before).expect("written");
-            }
-            let mut child = start(&folder, &format!("run --input in.npz --output out.npz{options}"));
-            wait_until(&mut child, when);
-            let output = end(child, signal);
-            assert_eq!(output.status.code(), Some(130), "{signal}{options}: {:?}", output.status);
-            assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
-            assert_eq!(fs::read_to_string(&out).ok().as_deref(), before, "{signal}{options}");
-            assert_eq!(files(folder.path()), ["in.npz", "out.npz"][..=usize::from(before.is_some())]);
-        }
-        fs::remove_file(&out).expect("there");
-    }
+    ];
+    leaves_what_there_was("run --input in.npz --output", "out.npz", &signals);
+}
+
+#[test]
+fn a_signal_before_there_is_a_report_leaves_what_there_was() {
+    let signals: [(_, _, When); _] = [
+        (Signal::SIGINT, "", reads),
+        (Signal::SIGINT, "", computes),
+        (Signal::SIGTERM, " --json", computes),
+        (Signal::SIGHUP, " --backend auto", computes),
+    ];
+    leaves_what_there_was("validate --input in.npz --report", "report.html", &signals);
 }
 
 /// Others leave nothing behind, whenever they end: the signal ends them as any program.
@@ -130,33 +150,6 @@ fn a_signal_ends_a_validation() {
         // No figure, and no part of a JSON object.
         assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), if options.is_empty() { 3 } else { 0 });
         assert_eq!(files(folder.path()), ["in.npz"]);
-    }
-}
-
-/// With a report, what was there stays, and no part of a new one.
-#[test]
-fn a_signal_before_there_is_a_report_leaves_what_there_was() {
-    let folder = with_input(200_000);
-    let report = folder.path().join("report.html");
-    for (signal, options, when) in [
-        (Signal::SIGINT, "", reads as fn(&Child) -> bool),
-        (Signal::SIGINT, "", computes),
-        (Signal::SIGTERM, " --json", computes),
-        (Signal::SIGHUP, " --backend auto", computes),
-    ] {
-        for before in [None, Some("what was there")] {
-            if let Some(before) = before {
-                fs::write(&report, before).expect("written");
-            }
-            let mut child = start(&folder, &format!("validate --input in.npz --report report.html{options}"));
-            wait_until(&mut child, when);
-            let output = end(child, signal);
-            assert_eq!(output.status.code(), Some(130), "{signal}{options}: {:?}", output.status);
-            assert!(output.stderr.is_empty(), "{output:?}");
-            assert_eq!(fs::read_to_string(&report).ok().as_deref(), before, "{signal}{options}");
-            assert_eq!(files(folder.path()), ["in.npz", "report.html"][..=usize::from(before.is_some())]);
-        }
-        fs::remove_file(&report).expect("there");
     }
 }
 

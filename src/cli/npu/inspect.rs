@@ -8,6 +8,7 @@ use std::{
 
 use attn_npu::{
     build::{self, Manifest},
+    runtime::Artefacts,
     xclbin::{Kernel, Partition, Xclbin},
 };
 use clap::Args;
@@ -68,7 +69,7 @@ impl Inspect {
 
     /// The file and the instructions beside it against the manifest beside it, if there is one: `attn npu build` leaves one.
     fn compare(&self, xclbin: &[u8]) -> Result<Option<Comparison>, Box<dyn Error>> {
-        let path = self.file.with_extension("json");
+        let [_, instructions, path] = Artefacts::files(&self.file);
         let wrong = |error: &dyn fmt::Display| format!("{}: no manifest: {error}", path.display());
         let text = match build::read(&path) {
             Ok(text) => text,
@@ -76,7 +77,7 @@ impl Inspect {
             Err(error) => return Err(wrong(&error).into()),
         };
         let manifest = Manifest::from_json(&text).map_err(|error| wrong(&error))?;
-        let instructions = build::read(&self.file.with_extension("insts.bin")).ok();
+        let instructions = build::read(&instructions).ok();
         Ok(Some(Comparison {
             file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             differences: manifest.differences(xclbin, instructions.as_deref())?,

@@ -26,17 +26,23 @@ pub struct Artefacts {
 }
 
 impl Artefacts {
+    /// `NAME.xclbin`, and `NAME.insts.bin` and `NAME.json` beside it: what is read of an xclbin.
+    #[must_use]
+    pub fn files(xclbin: &Path) -> [PathBuf; 3] {
+        [xclbin.to_owned(), xclbin.with_extension("insts.bin"), xclbin.with_extension("json")]
+    }
+
     /// Reads `NAME.xclbin`, and `NAME.insts.bin` and `NAME.json` beside it.
     ///
     /// # Errors
     /// A file that is not there, not whole or not what the manifest says; a manifest of another version of objects or arithmetic, or of
     /// a design that the hardware cannot do.
     pub fn read(xclbin: &Path) -> Result<Self, SessionError> {
+        let [_, instructions_path, path] = Self::files(xclbin);
         let bytes = read(xclbin)?;
         let container =
             Xclbin::parse(&bytes).map_err(|error| SessionError::Xclbin { path: xclbin.to_owned(), error })?;
-        let instructions = read(&xclbin.with_extension("insts.bin"))?;
-        let path = xclbin.with_extension("json");
+        let instructions = read(&instructions_path)?;
         let wrong = |error: String| SessionError::Manifest { path: path.clone(), error };
         let manifest = Manifest::from_json(&read(&path)?).map_err(|error| wrong(error.to_string()))?;
         for (what, got, expected) in [
@@ -54,7 +60,7 @@ impl Artefacts {
             return Err(SessionError::NotAsBuilt { path: xclbin.to_owned(), difference });
         }
         let checked = Instructions::parse(&instructions).and_then(|header| header.check(&design));
-        let wrong = |error| SessionError::Instructions { path: xclbin.with_extension("insts.bin"), error };
+        let wrong = |error| SessionError::Instructions { path: instructions_path.clone(), error };
         checked.map_err(wrong)?;
         // What the device writes behind the end of a buffer is some other memory of this process.
         let reach = Instructions::reach(&instructions).map_err(wrong)?;
