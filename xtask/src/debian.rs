@@ -1,12 +1,11 @@
 //! A Debian with XRT, its compilers and its tools, below `target/`: nothing of it is installed on this machine.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
-use crate::run::Run;
+use crate::{
+    folders::{cargo_home, remove},
+    run::Run,
+};
 
 /// Where it comes from: a stable release, and what was backported to it.
 const SUITES: [&str; 2] = ["trixie", "trixie-backports"];
@@ -107,20 +106,8 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|this| std::os::unix::fs::MetadataExt::uid(&this) == 0)
 }
 
-fn cargo_home() -> PathBuf {
-    let home = env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
-    env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from)
-}
-
 /// Where the compiler of this workspace is installed.
 fn toolchain(run: &Run) -> PathBuf {
     let output = run.command("rustc", &["--print", "sysroot"]).output();
     output.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())).unwrap_or_default()
-}
-
-fn remove(folder: &Path) -> Result<(), String> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", folder.display())),
-        _ => Ok(()),
-    }
 }

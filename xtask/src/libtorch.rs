@@ -4,7 +4,7 @@ use std::{env, fs, io, path::Path};
 
 use attn_libtorch::{Libtorch, REQUIREMENTS, find, is_users_own, required};
 
-use crate::{checks, run::Run};
+use crate::{checks, folders::remove, run::Run};
 
 /// What is taken from the wheels into `lib`. The rest, over a gigabyte, is for GPUs and for Python.
 const LIBRARIES: [&str; 5] = [
@@ -83,7 +83,7 @@ fn download(run: &mut Run, installed: &Path) -> Result<(), String> {
     let partial = run.root.join("target/libtorch.partial");
     let wheels = partial.join("wheels");
     let failed = |error: io::Error| format!("{}: {error}", partial.display());
-    remove(&partial).map_err(failed)?;
+    remove(&partial)?;
     fs::create_dir_all(&partial).map_err(failed)?;
 
     run.say(&format!("downloading libtorch {}, 540 MB", required()));
@@ -91,9 +91,9 @@ fn download(run: &mut Run, installed: &Path) -> Result<(), String> {
         .map_err(|_| format!("pip did not get libtorch {} with the pinned hashes: see above", required()))?;
 
     assemble(&wheels, &partial.join("libtorch")).map_err(failed)?;
-    remove(installed).map_err(failed)?;
+    remove(installed)?;
     fs::rename(partial.join("libtorch"), installed).map_err(failed)?;
-    remove(&partial).map_err(failed)
+    remove(&partial)
 }
 
 /// Downloads wheels by their hashes and unpacks them into a folder, whose own folder is there.
@@ -129,12 +129,4 @@ fn assemble(wheels: &Path, libtorch: &Path) -> io::Result<()> {
 /// The last part of a path of [`LIBRARIES`].
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
-}
-
-/// Removes a folder, if there is one.
-pub(crate) fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

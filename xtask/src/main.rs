@@ -5,6 +5,7 @@ mod c;
 mod checks;
 mod debian;
 mod embedded;
+mod folders;
 mod fuzz;
 mod generate;
 mod host_model;

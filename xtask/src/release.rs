@@ -1,9 +1,13 @@
 //! What a release needs: licences, sources and bans of everything that is depended on, the compiler that is promised, and packages
 //! that build by themselves.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use crate::{checks::tool, run::Run};
+use crate::{
+    checks::tool,
+    folders::{cargo_home, remove},
+    run::Run,
+};
 
 const CARGO_DENY: &str = "0.20.2";
 
@@ -17,9 +21,23 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
     let checks = ["--workspace", "check", "licenses", "bans", "sources"];
     run.run(run.command(&deny, &checks))?;
     least_compiler(run)?;
+    packages_build(run)
+}
+
+/// Every package, from what would be published of it and of those that it depends on.
+fn packages_build(run: &mut Run) -> Result<(), String> {
+    // Cargo takes a version for what it was before: it would build with what it compiled in an earlier call, and with the sources that
+    // it unpacked into its home (the registry that it makes of our packages has no host, which its folder's name has before the `-`).
+    let target_dir = run.root.join("target/packages");
+    remove(&target_dir)?;
+    let mut remove_unpacked = run.command("sh", &["-c", r#"rm -rf "$0"/registry/src/-*/attn-*"#]);
+    remove_unpacked.arg(cargo_home());
+    run.run(remove_unpacked)?;
+    let target_dir = target_dir.display().to_string();
     let packages: Vec<_> = PACKAGES.iter().flat_map(|package| ["--package", package]).collect();
     // What is not committed is in the tree that is checked, too.
-    run.cargo(&[&["package", "--locked", "--allow-dirty"], &packages[..]].concat())
+    let package = ["package", "--locked", "--allow-dirty", "--target-dir", &target_dir];
+    run.cargo(&[&package, &packages[..]].concat())
 }
 
 /// The compiler that the manifests promise (`rust-version`) builds the workspace: the one that runs this, if it is that one, for then
@@ -45,12 +63,12 @@ fn least_compiler(run: &mut Run) -> Result<(), String> {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+    use std::{collections::BTreeSet, path::PathBuf, process::Command};
 
     use super::*;
 

