@@ -1,11 +1,14 @@
 """Attention at random, and what numpy's model of the arithmetic makes of it: in_process.py asks every backend the same.
 
 A case is drawn from its number. What is rare among random numbers is not rare here: sinks, ties, flat and peaked softmax,
-outputs that saturate, masks that end at the edge of a block, scales that are refused.
+outputs that saturate, masks that end at the edge of a block, scales that are refused. What hangs on a single value of one
+rule is too rare all the same: `edges` has such cases.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 
@@ -17,7 +20,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Case:
-    number: int
+    number: object  # or the name of an edge
     kinds: list  # what it was drawn as, and what came of it
     tensors: list  # q, k, v: int8, or float32, which are quantised
     scales: dict  # as NPUAttention takes them; none for float32
@@ -226,3 +229,76 @@ def masks_of(draw, heads, queries, keys):
         masks["mask"] = mask
         seen &= mask
     return masks, seen
+
+
+def edges():
+    """Cases that hang on one value of one rule: a rule that differs there alone gives another output."""
+    raised, far, parameters = model.Rows.raised, model.Rows.far, model.parameters
+
+    def raised_beyond(rows, row, e):
+        return raised(mock.Mock(R=rows.R, sum=rows.sum - 1), row, e)
+
+    def far_at_equality(rows, *block):
+        rows.rules = model.Rules(parts=256.001)
+        return far(rows, *block)
+
+    def parameters_of_float32(dim, scales):
+        return parameters(dim, (*scales[:2], np.float32(scales[2] / scales[3]), 1))
+
+    rules = (
+        ("sum of exactly 2^29", full_sum, mock.patch.object(model.Rows, "raised", raised_beyond)),
+        ("rounding of exactly one part in 256", biased, mock.patch.object(model.Rows, "far", far_at_equality)),
+        ("gain that float32 rounds up", fine_gain, mock.patch.object(model, "parameters", parameters_of_float32)),
+    )
+    # Backends have ways of their own for one query.
+    for (name, drawn, otherwise), queries in itertools.product(rules, (1, 5)):
+        for number in itertools.count():
+            (q, k, v), scales = drawn(Draw(number), queries)
+            scales = float32(scales)
+            expected = model.attention(q, k, v, scales)
+            with otherwise:
+                other = model.attention(q, k, v, scales)
+            if np.any(other != expected):
+                break
+        scales = dict(zip(("q_scale", "k_scale", "v_scale", "out_scale"), scales[:, None]))
+        yield Case(name, [f"drawn {number}"], [q[None], k[None], v[None]], scales, {}, expected[None])
+
+
+def full_sum(draw, queries):
+    """Eight distance steps a score unit. Of three blocks the sums, probability times fraction, are 2^23, which 6 bits follow."""
+    blocks = (3, [255] * 63 + [63]), (1, [255] * 63 + [128]), (1, [255, 129])  # the fractions are 257, 256 and 256
+    distances = {int(model.rounded_power(model.exp2(8 * t))): t for t in range(600)}
+    scores = [top - distances[p] for top, block in blocks for p in block]
+    # Keys so far away that nothing is left of them, which are absorbed last.
+    q, k = tensors_of_scores(queries, [*scores, *[-40 * 256] * 3], 256)
+    # Steps a little larger than 8 have the multiplier of 8, and those a little smaller would not.
+    scale = 8 * (1 + 2**-22) * math.sqrt(256) * math.log(2) / 2**11
+    return (q, k, draw.randint(-1, 2, k.shape).astype(np.int8)), (scale, 1, 1, 2.0**-16)
+
+
+def biased(draw, queries):
+    """A distance step a score unit, and keys whose rounding adds up: twice the error is the sum of the probabilities."""
+    t = np.arange(5 * 2048)
+    power = model.exp2(t)
+    p = model.rounded_power(power)
+    excess = 2 * (power - 128 * p) - p  # of the error over what is allowed
+    some = np.flatnonzero((excess > -40) & (p > 16) & (p < 80))
+    chosen = [0, *np.flatnonzero(p < 10)[draw.randint(500, size=3)], *draw.choice(some, 40)]
+    while len(chosen) < 64:  # each brings the sum nearer to what it should be
+        chosen.append(some[np.argmin(np.abs(excess[chosen].sum() + excess[some]))])
+    q, k = tensors_of_scores(queries, -t[chosen], 64)
+    scale = (1 + 2**-22) * math.sqrt(64) * math.log(2) / 2**11
+    return (q, k, draw.randint(-128, 128, k.shape).astype(np.int8)), (scale, 1, 1, 2.0**-9)
+
+
+def fine_gain(draw, queries):
+    tensors = [draw.randint(-128, 128, (rows, 256)).astype(np.int8) for rows in (queries, 64, 64)]
+    return tensors, (0.01, 0.01, draw.power(0, 1), draw.power(-2, -1))
+
+
+def tensors_of_scores(queries, scores, dim):
+    """Queries that are all the same, and a key for each score."""
+    q, k = np.zeros((queries, dim), np.int8), np.zeros((len(scores), dim), np.int8)
+    q[:, :2] = 1, -128
+    k[:, 0], k[:, 1] = np.array(scores) & 127, -(np.array(scores) >> 7)
+    return q, k

@@ -1,6 +1,6 @@
 """The library of crates/attn-c called from Python (examples/python): python tests/numpy/in_process.py LIBRARY [CASE [COUNT]]
 
-The output bits on every backend must be those of the snapshots of the Rust tests, and, in the random cases of cases.py, those
+The output bits on every backend must be those of the snapshots of the Rust tests, and, in the cases of cases.py, those
 of numpy's own model of the arithmetic; every error an exception with a message. Exit status 1 if anything differs.
 
 CASE: only this random case, or COUNT of them from it on.
@@ -67,17 +67,17 @@ def random(attend, boolean, drawn):
             if any(refusal in str(error) for refusal in refusals):
                 refused += 1
             else:
-                wrong.append(f"random case {case}\n    got {error}, expected {refusals or 'an output'}")
+                wrong.append(f"case {case}\n    got {error}, expected {refusals or 'an output'}")
             continue
         if refusals:
-            wrong.append(f"random case {case}\n    got an output, expected {refusals}")
+            wrong.append(f"case {case}\n    got an output, expected {refusals}")
         elif differ := np.argwhere(bits(out) != bits(case.expected)).tolist():
             at = tuple(differ[0])
             got = f"got {out[at]} at {differ[0]}, numpy has {case.expected[at]}"
-            wrong.append(f"random case {case}\n    {len(differ)} of {out.size} differ: {got}")
+            wrong.append(f"case {case}\n    {len(differ)} of {out.size} differ: {got}")
         else:
             equal += 1
-    print(f"  of {len(drawn)} random cases {equal} equal, {refused} refused as expected")
+    print(f"  of {len(drawn)} cases {equal} equal, {refused} refused as expected")
     return wrong
 
 
@@ -198,6 +198,7 @@ def fixed(attend):
 def main():
     first, count = (*CASES, 1)[:2] if CASES else (0, 1000)
     drawn = [cases.case(number) for number in range(first, first + count)]
+    drawn += [] if CASES else cases.edges()
     wrong = 0
     open_on = partial(NPUAttention, library=LIBRARY)
     for backend in BACKENDS:
