@@ -60,8 +60,8 @@ class NPUAttention:
         self.out_scales = None
         self._lock = threading.Lock()
         self._backend = c_void_p()
-        xclbin = None if xclbin is None else os.fsencode(xclbin)
-        self._check(self._library.attn_open(backend.encode(), xclbin, byref(self._backend)))
+        backend, xclbin = _c_string("backend", backend), None if xclbin is None else _c_string("xclbin", xclbin)
+        self._check(self._library.attn_open(backend, xclbin, byref(self._backend)))
         self._close = weakref.finalize(self, self._library.attn_close, self._backend.value)
         # A thread of a program that ends may still compute.
         self._close.atexit = False
@@ -175,6 +175,13 @@ class _Heads(ctypes.Structure):
 def _each(scale, heads):
     """A scale for each head."""
     return np.ascontiguousarray(np.broadcast_to(np.asarray(scale, np.float32), heads)).ravel()
+
+
+def _c_string(name, text):
+    text = os.fsencode(text)
+    if b"\0" in text:
+        raise ValueError(f"{name}: got {text}, expected no zero byte")
+    return text
 
 
 def _load(path):

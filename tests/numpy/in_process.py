@@ -155,6 +155,8 @@ def errors(attend):
     os.environ.pop("ATTN_LIBRARY", None)
     for call, kind, message in [
         (lambda: attend(backend="cuda"), AttnError, "got `cuda`, expected scalar, "),
+        (lambda: attend(backend="auto\0"), ValueError, "backend: got b'auto\\x00', expected no zero byte"),
+        (lambda: attend(xclbin="a\0b"), ValueError, "xclbin: got b'a\\x00b', expected no zero byte"),
         (lambda: NPUAttention(), FileNotFoundError, "expected library=FILE or ATTN_LIBRARY"),
         (lambda: NPUAttention(library="/no/such.so"), OSError, "/no/such.so"),
         (lambda: closed(q, q, q), AttnError, "backend: got NULL"),

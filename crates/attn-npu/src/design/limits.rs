@@ -76,17 +76,17 @@ impl Objects {
 
 /// The rounds of a sequence design.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rounds {
+pub(crate) struct Rounds {
     /// Heads of a column.
-    pub(super) heads: usize,
+    pub(crate) heads: usize,
     /// Times that a column sees the keys of a head: each time for as many query objects as it has cores.
-    pub(super) passes: usize,
+    pub(crate) passes: usize,
     /// Blocks of a pass.
-    pub(super) blocks: usize,
+    pub(crate) blocks: usize,
 }
 
 impl Rounds {
-    pub(super) const fn of(design: &Design, heads: usize, queries: usize, keys: usize) -> Self {
+    pub(crate) const fn of(design: &Design, heads: usize, queries: usize, keys: usize) -> Self {
         Self {
             heads: heads / design.columns,
             passes: Design::blocks(queries).div_ceil(design.rows),

@@ -9,6 +9,8 @@ mod text;
 
 pub use error::DesignError;
 pub use limits::Demand;
+#[cfg(feature = "runtime")]
+pub(crate) use limits::Rounds;
 
 use attn_fixed::BLOCK;
 

@@ -6,10 +6,8 @@
 
 use std::ops::Range;
 
-use attn_fixed::BLOCK;
-
 use crate::{
-    design::{Design, Form},
+    design::{Design, Form, Rounds},
     layout::MAX_QUERIES,
 };
 
@@ -30,12 +28,10 @@ impl Room {
     pub(super) fn of(design: &Design) -> Self {
         match design.form {
             Form::Tiles { per_core } => Self { places: design.cores() * per_core, queries: 1, blocks: 1, joined: true },
-            Form::Sequence { heads, queries, keys } => Self {
-                places: heads,
-                queries: queries.div_ceil(MAX_QUERIES).next_multiple_of(design.rows),
-                blocks: keys.div_ceil(BLOCK),
-                joined: false,
-            },
+            Form::Sequence { heads, queries, keys } => {
+                let Rounds { passes, blocks, .. } = Rounds::of(design, heads, queries, keys);
+                Self { places: heads, queries: passes * design.rows, blocks, joined: false }
+            }
         }
     }
 }
