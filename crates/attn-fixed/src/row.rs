@@ -154,4 +154,17 @@ mod tests {
         assert_eq!(state(&[high(30), low]), state(&[high(30)]));
         assert_ne!(state(&[high(29), low]), state(&[high(29)]));
     }
+
+    #[test]
+    fn the_reference_rises_when_the_sum_reaches_2_to_the_29() {
+        let p = Parameters::new(64, Scales { query: 1.0, key: 1.0, value: 1.0, out: 1.0 }).expect("in range");
+        let mut scratch = [0; 2];
+        let mut row = Row::new(&mut scratch);
+        row.absorb(&p, &[0; BLOCK], 1, &[0; BLOCK]);
+        let (weights, reference) = (Weights::new(&p, &[0; BLOCK], 1), row.reference);
+        for (sum, expected) in [((1 << 29) - 1, reference), (1 << 29, reference + 1)] {
+            row.sum = sum;
+            assert_eq!(row.reference_with(&weights), expected, "{sum}");
+        }
+    }
 }

@@ -191,6 +191,9 @@ mod tests {
         let half = 1.0 + 1.0 / 65_536.0_f32;
         assert_eq!([half.next_down(), half].map(gain), [32_768, 32_769]);
         assert_eq!([2.0_f32.next_down(), 2.0].map(gain), [65_535, 32_768]);
+        // 48 762.498 of 2^13, of which single precision would make 48 762.5.
+        let p = Parameters::new(64, scales(1.0, 1.0, 1.497_203_7, 0.251_527_16)).expect("in range");
+        assert_eq!((p.gain().to_bits(), p.gain_exponent()), (48_762, 3));
     }
 
     #[test]
