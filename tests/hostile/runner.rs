@@ -8,13 +8,16 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    thread,
 };
 
 use rayon::prelude::*;
 use tempfile::TempDir;
 
-/// Address space of a call, and for each byte of its files. A program that does nothing takes a quarter of it.
+/// Address space of a call, for each CPU, which takes a thread, and for each byte of its files. A program that does nothing takes a
+/// quarter of the first.
 const MEMORY_KIB: u64 = 128 << 10;
+const MEMORY_PER_CPU_KIB: u64 = 4 << 10;
 const MEMORY_PER_BYTE: u64 = 8;
 
 /// Longer than any call takes on a machine that is busy with other things; then it is ended by force, status 137.
@@ -100,11 +103,14 @@ impl Case {
     }
 
     fn run(&self, folder: &Path) -> Output {
-        let kib =
-            MEMORY_KIB + self.files.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() * MEMORY_PER_BYTE / 1024;
+        let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+        let bytes: u64 = self.files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let kib = MEMORY_KIB + cpus * MEMORY_PER_CPU_KIB + bytes * MEMORY_PER_BYTE / 1024;
         let script = format!("ulimit -v {kib}; exec timeout -s KILL {SECONDS} \"$0\" \"$@\"");
         let mut command = Command::new("sh");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_attn")]).args(&self.arguments);
+        // Else each thread reserves 64 MiB for what it may allocate.
+        command.env("MALLOC_ARENA_MAX", "1");
         command.current_dir(folder).envs(self.environment.iter().copied()).stdin(Stdio::null());
         command.output().expect("a shell")
     }

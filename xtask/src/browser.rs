@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Nothing is asked of anybody, and no profile is left behind.
 const FLAGS: &str = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
-                     --disable-component-update --disable-sync --hide-scrollbars";
+                     --disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars";
 
 /// A browser with one page, in which scripts are off.
 pub(crate) struct Browser {

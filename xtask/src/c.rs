@@ -1,13 +1,10 @@
 //! `cargo xtask c`: the libraries of `attn-c` as C and Python see them.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use crate::{
     checks::{self, SANITIZED, nightly},
+    packages,
     run::Run,
 };
 
@@ -28,7 +25,7 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
         run.skip("C", "the libraries are linked on Linux only");
         return Ok(());
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| run.root.join("target"), PathBuf::from);
+    let target = run.target();
     let folder = run.root.join("target/c");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let page = fs::read_to_string(run.root.join(PAGE)).map_err(|error| format!("{PAGE}: {error}"))?;
@@ -68,7 +65,18 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
 
 /// Builds the libraries; what the static one needs of the system.
 fn native_libraries(run: &mut Run) -> Result<String, String> {
-    let build = ["rustc", "--release", "--package", "attn-c", "--lib", "--", "--print", "native-static-libs"];
+    let build = [
+        "rustc",
+        "--color",
+        "never",
+        "--release",
+        "--package",
+        "attn-c",
+        "--lib",
+        "--",
+        "--print",
+        "native-static-libs",
+    ];
     let output =
         run.command(&Run::cargo_program(), &build).output().map_err(|error| format!("`cargo rustc`: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -86,16 +94,14 @@ fn with_static(library: &Path, system: &str) -> Vec<String> {
 
 /// The compilers for C and C++ that are here, or can be installed.
 fn compilers(run: &mut Run) -> Vec<&'static str> {
-    const ALL: [&str; 4] = ["gcc", "clang", "g++", "clang++"];
-    let is_here = |run: &Run, compiler: &str| run.command(compiler, &["--version"]).output().is_ok();
-    if !ALL.iter().all(|compiler| is_here(run, compiler)) {
-        let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends gcc g++ clang";
-        // What then is not here is skipped.
-        _ = run.run(run.command("sh", &["-c", install]));
-    }
-    let (here, missing): (Vec<_>, Vec<_>) = ALL.into_iter().partition(|compiler| is_here(run, compiler));
-    for compiler in missing {
-        run.skip(&format!("C with {compiler}"), "`apt-get install gcc g++ clang` failed (it needs root)");
+    const PACKAGES: &str = "gcc g++ clang";
+    let mut here = Vec::new();
+    for compiler in ["gcc", "clang", "g++", "clang++"] {
+        if packages::has(run, compiler, PACKAGES) {
+            here.push(compiler);
+        } else {
+            run.skip(&format!("C with {compiler}"), &format!("`apt-get install {PACKAGES}` failed (it needs root)"));
+        }
     }
     here
 }

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use crate::{
     folders::{cargo_home, remove},
+    packages,
     run::Run,
 };
 
@@ -36,12 +37,9 @@ impl Debian {
         if fs::read_to_string(&stamp).is_ok_and(|found| found == contents) {
             return Ok(debian.enters(run, what));
         }
-        if run.command("mmdebstrap", &["--version"]).output().is_err() {
-            let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends mmdebstrap";
-            if run.run(run.command("sh", &["-c", install])).is_err() {
-                run.skip(what, "there is no mmdebstrap, and `apt-get install mmdebstrap` failed (it needs root)");
-                return Ok(None);
-            }
+        if !packages::has(run, "mmdebstrap", "mmdebstrap") {
+            run.skip(what, "there is no mmdebstrap, and `apt-get install mmdebstrap` failed (it needs root)");
+            return Ok(None);
         }
         // Beside it first: it is whole, or not there.
         let new = run.root.join("target/debian.new");
@@ -60,7 +58,7 @@ impl Debian {
         command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"").arg(format!("--setup-hook={pin}"));
         command.args([SUITES[0], &path]).args(SUITES.map(|suite| format!("deb {MIRROR} {suite} main")));
         if run.run(command).is_err() {
-            run.skip(what, "mmdebstrap could not make a Debian with XRT (is its mirror out of reach?)");
+            run.skip(what, "`mmdebstrap`, for a Debian with XRT, failed (is its mirror out of reach?)");
             return Ok(None);
         }
         let wrong = |error| format!("{}: {error}", new.display());

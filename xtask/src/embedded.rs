@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::run::Run;
+use crate::{packages, run::Run};
 
 const PROGRAM: &str = "tests/embedded";
 const EXAMPLE: &str = "examples/embedded";
@@ -113,17 +113,17 @@ fn native(run: &mut Run) -> Result<(), String> {
 /// The compiler for a target whose emulator is here; none, and listed as skipped, where one of the two cannot be had.
 fn compiler(run: &mut Run, target: &Target) -> Option<Compiler> {
     let what = format!("embedded on {}", target.name);
-    if !has(run, target.emulator) && !install(run, target.package) {
+    if !packages::has(run, target.emulator, target.package) {
         run.skip(&what, &format!("`apt-get install {}` failed (it needs root)", target.package));
         return None;
     }
     if target.rustup && run.run(run.command("rustup", &["target", "add", target.triple])).is_ok() {
         return Some(Compiler::Rustup);
     }
-    let here = has(run, "ld.lld")
-        && has(run, Compiler::Debian.rustc())
+    let here = packages::starts(run, "ld.lld")
+        && packages::starts(run, Compiler::Debian.rustc())
         && Path::new("/usr/lib/rustlib/src/rust/library/core/Cargo.toml").exists();
-    if here || install(run, DEBIAN_PACKAGES) {
+    if here || packages::install(run, DEBIAN_PACKAGES) {
         return Some(Compiler::Debian);
     }
     let rustup = if target.rustup { format!("`rustup target add {}` and ", target.triple) } else { String::new() };
@@ -132,17 +132,6 @@ fn compiler(run: &mut Run, target: &Target) -> Option<Compiler> {
         &format!("{rustup}`apt-get install {DEBIAN_PACKAGES}` failed (it needs root, and Debian bookworm)"),
     );
     None
-}
-
-fn has(run: &Run, program: &str) -> bool {
-    run.command(program, &["--version"]).output().is_ok_and(|output| output.status.success())
-}
-
-/// Removes nothing: Debian's compilers exclude each other.
-fn install(run: &mut Run, packages: &str) -> bool {
-    let install =
-        format!("apt-get update -qq && apt-get install -qq -y --no-remove --no-install-recommends {packages}");
-    run.run(run.command("sh", &["-c", &install])).is_ok()
 }
 
 fn target_dir(run: &Run) -> PathBuf {

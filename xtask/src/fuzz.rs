@@ -25,7 +25,7 @@ struct Target {
 
 const TARGETS: [Target; 4] = [
     Target { name: "attention", length: 1024, real: None },
-    Target { name: "npz", length: 8192, real: Some("tests/npz") },
+    Target { name: "npz", length: 16_384, real: Some("tests/npz") },
     Target { name: "xclbin", length: 16_384, real: Some("crates/attn-npu/tests/xclbin") },
     Target { name: "artefacts", length: 8192, real: Some("tests/npu/recorded") },
 ];

@@ -5,15 +5,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
 use attn_cpu::Isa;
 
-use crate::run::Run;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::step;
+use crate::{packages, run::Run};
 
 /// What was counted last: `BACKEND WORKLOAD COUNT` in each line.
 const RECORD: &str = "benches/instructions.txt";
@@ -101,13 +101,13 @@ fn count(run: &mut Run) -> Result<(Counts, Skipped), String> {
         return Ok((counts, skipped));
     }
     run.cargo(&["build", "--release", "--package", "attn", "--example", "instructions"])?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| run.root.join("target"), PathBuf::from);
+    let target = run.target();
     let program = target.join("release/examples/instructions");
     let mut add = |backend: &str, workload: &str, count: u64| {
         println!("{backend} {workload}: {count} instructions");
         counts.insert((backend.to_owned(), workload.to_owned()), count);
     };
-    if valgrind(run) {
+    if packages::has(run, "valgrind", "valgrind") {
         for backend in EMULATED {
             for workload in EMULATED_WORKLOADS {
                 add(backend, workload, emulated(run, &program, backend, workload)?);
@@ -132,12 +132,6 @@ fn count(run: &mut Run) -> Result<(Counts, Skipped), String> {
         }
     }
     Ok((counts, skipped))
-}
-
-/// Whether there is one, installed where it is missing and may be.
-fn valgrind(run: &mut Run) -> bool {
-    let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends valgrind";
-    run.command("valgrind", &["--version"]).output().is_ok() || run.run(run.command("sh", &["-c", install])).is_ok()
 }
 
 /// By callgrind.

@@ -2,13 +2,12 @@
 
 use std::{
     fs,
-    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     thread,
     time::Duration,
 };
 
-use crate::run::Run;
+use crate::{packages, run::Run};
 
 /// What valgrind ends with where it found something, and no command ends with.
 const FOUND: i32 = 99;
@@ -32,15 +31,12 @@ const INTERRUPTED: i32 = 130;
 
 /// Each ends as it should, with nothing lost and no invalid access; one is interrupted while it reads and while it computes.
 pub(crate) fn check(run: &mut Run) -> Result<(), String> {
-    if run.command("valgrind", &["--version"]).output().is_err() {
-        let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends valgrind";
-        if run.run(run.command("sh", &["-c", install])).is_err() {
-            run.skip("leaks of the command", "`apt-get install valgrind` failed (it needs root)");
-            return Ok(());
-        }
+    if !packages::has(run, "valgrind", "valgrind") {
+        run.skip("leaks of the command", "`apt-get install valgrind` failed (it needs root)");
+        return Ok(());
     }
     run.cargo(&["build", "--package", "attn", "--bin", "attn"])?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| run.root.join("target"), PathBuf::from);
+    let target = run.target();
     let attn = target.join("debug/attn").display().to_string();
     // The threads of rayon's pool are there until the end, and what they have is reached by pointers into its middle.
     let leaks = ["--quiet", "--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"];

@@ -15,6 +15,7 @@ mod leaks;
 mod libtorch;
 mod miri;
 mod npu;
+mod packages;
 mod release;
 mod report;
 mod run;
@@ -23,7 +24,7 @@ mod step;
 mod whisper;
 mod xclbinutil;
 
-use std::process::ExitCode;
+use std::{borrow::Cow, process::ExitCode};
 
 use run::Run;
 
@@ -104,8 +105,24 @@ fn main() -> ExitCode {
         }
     };
     let mut run = Run::new(checks.iter().map(|(name, _)| *name).collect());
+    if let Some(result) = again_with_a_compiler(&mut run, &arguments) {
+        return result;
+    }
     for (name, check) in checks {
         run.check(name, check);
     }
     run.finish()
+}
+
+/// Runs this again once there is a C++ compiler: what was built without one, this program too, has a backend less.
+fn again_with_a_compiler(run: &mut Run, arguments: &[Cow<'_, str>]) -> Option<ExitCode> {
+    if packages::starts(run, "c++") || !packages::install(run, "g++") {
+        return None;
+    }
+    for profile in ["dev", "release"] {
+        run.cargo(&["clean", "--package", "attn-npu", "--profile", profile]).ok()?;
+    }
+    let mut again = run.command(&Run::cargo_program(), &["xtask"]);
+    let status = again.args(arguments.iter().map(AsRef::as_ref)).status();
+    Some(if status.is_ok_and(|status| status.success()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

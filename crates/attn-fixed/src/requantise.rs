@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_are_near_the_exact_quotient_for_every_sum_and_gain() {
+    fn outputs_are_near_the_exact_quotient() {
         let gains = [1.0 / 65_536.0, 0.01, 0.5, 1.0, 1.7, 40.0, 255.0, 65_536.0];
         let sums = (21..30).flat_map(|bits| [0, 1, 12_345].map(|low| (1 << bits) + low));
         for (gain, sum) in gains.into_iter().flat_map(|gain| sums.clone().map(move |sum| (gain, sum))) {

@@ -186,6 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn every_inverse_root_is_within_its_error() {
+        for dim in MIN_DIM..=MAX_DIM {
+            // Exact: an integer of 53 bits.
+            let root = (inverse_sqrt(dim) * power_of_two(52)) as u128;
+            let (square, one) = (root * root * dim as u128, 1_u128 << 104);
+            // Twice the error of the root, which is rounded down.
+            assert!(square <= one && one - square <= one >> 47, "{dim}");
+        }
+    }
+
+    #[test]
     fn mantissas_round_half_up_and_stay_below_1() {
         let gain = |value| Parameters::new(64, scales(1.0, 1.0, value, 1.0)).expect("in range").gain().to_bits();
         let half = 1.0 + 1.0 / 65_536.0_f32;

@@ -37,7 +37,6 @@ unsafe extern "C" {
 
 impl Operations {
     /// What the vector kernel did on this thread while `f` ran; nothing where it was not compiled.
-    #[cfg_attr(not(aie2_model), expect(clippy::missing_const_for_fn, reason = "as where there is something to do"))]
     pub fn of(f: impl FnOnce()) -> Self {
         #[cfg(aie2_model)]
         {
