@@ -116,7 +116,7 @@ fn main() -> ExitCode {
 
 /// Runs this again once there is a C++ compiler: what was built without one, this program too, has a backend less.
 fn again_with_a_compiler(run: &mut Run, arguments: &[Cow<'_, str>]) -> Option<ExitCode> {
-    if packages::starts(run, "c++") || !packages::install(run, "g++") {
+    if packages::starts(run, "c++") || !packages::has(run, "c++", "g++") {
         return None;
     }
     for profile in ["dev", "release"] {
