@@ -14,6 +14,9 @@ use crate::{packages, run::Run};
 const PROGRAM: &str = "tests/embedded";
 const EXAMPLE: &str = "examples/embedded";
 
+/// The least compiler.
+const LEAST: &str = env!("CARGO_PKG_RUST_VERSION");
+
 /// Seconds after which a program hangs.
 const TIMEOUT: &str = "600";
 
@@ -120,18 +123,31 @@ fn compiler(run: &mut Run, target: &Target) -> Option<Compiler> {
     if target.rustup && run.run(run.command("rustup", &["target", "add", target.triple])).is_ok() {
         return Some(Compiler::Rustup);
     }
-    let here = packages::starts(run, "ld.lld")
-        && packages::starts(run, Compiler::Debian.rustc())
-        && Path::new("/usr/lib/rustlib/src/rust/library/core/Cargo.toml").exists();
-    if here || packages::install(run, DEBIAN_PACKAGES) {
+    let is_here = |run: &Run| {
+        packages::starts(run, "ld.lld")
+            && is_new_enough(run)
+            && Path::new("/usr/lib/rustlib/src/rust/library/core/Cargo.toml").exists()
+    };
+    if is_here(run) || (packages::install(run, DEBIAN_PACKAGES) && is_here(run)) {
         return Some(Compiler::Debian);
     }
     let rustup = if target.rustup { format!("`rustup target add {}` and ", target.triple) } else { String::new() };
     run.skip(
         &what,
-        &format!("{rustup}`apt-get install {DEBIAN_PACKAGES}` failed (it needs root, and Debian bookworm)"),
+        &format!(
+            "{rustup}`apt-get install {DEBIAN_PACKAGES}` failed, or got no rustc {LEAST} (it needs root, and Debian bookworm with its \
+             security updates)"
+        ),
     );
     None
+}
+
+/// Whether Debian's compiler is one for this workspace.
+fn is_new_enough(run: &Run) -> bool {
+    let output = run.command(Compiler::Debian.rustc(), &["--version"]).output();
+    let version = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let minor = |version: &str| version.split('.').nth(1)?.parse::<u32>().ok();
+    minor(&version) >= minor(LEAST)
 }
 
 fn target_dir(run: &Run) -> PathBuf {
