@@ -14,9 +14,10 @@ use std::{
 use rayon::prelude::*;
 use tempfile::TempDir;
 
-/// Address space of a call, for each CPU, which takes a thread, and for each byte of its files. A program that does nothing takes a
-/// quarter of the first.
+/// Address space of a call, with threads for so many CPUs; of each one more; and for each byte of its files. A program that does nothing
+/// takes a quarter of the first.
 const MEMORY_KIB: u64 = 128 << 10;
+const CPUS: u64 = 16;
 const MEMORY_PER_CPU_KIB: u64 = 4 << 10;
 const MEMORY_PER_BYTE: u64 = 8;
 
@@ -105,7 +106,7 @@ impl Case {
     fn run(&self, folder: &Path) -> Output {
         let cpus = thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
         let bytes: u64 = self.files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        let kib = MEMORY_KIB + cpus * MEMORY_PER_CPU_KIB + bytes * MEMORY_PER_BYTE / 1024;
+        let kib = MEMORY_KIB + cpus.saturating_sub(CPUS) * MEMORY_PER_CPU_KIB + bytes * MEMORY_PER_BYTE / 1024;
         let script = format!("ulimit -v {kib}; exec timeout -s KILL {SECONDS} \"$0\" \"$@\"");
         let mut command = Command::new("sh");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_attn")]).args(&self.arguments);
