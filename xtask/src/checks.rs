@@ -159,8 +159,7 @@ pub(crate) fn features(run: &mut Run) -> Result<(), String> {
 pub(crate) fn numpy(run: &mut Run) -> Result<(), String> {
     let python = python(run)?;
     run.cargo(&["build", "--package", "attn", "--bin", "attn"])?;
-    let target = run.target();
-    let attn = target.join("debug/attn").display().to_string();
+    let attn = run.target().join("debug/attn").display().to_string();
     let scripts: [&[&str]; 5] = [
         &["src/suite/data/make.py", "--check"],
         &["crates/attn-ref/tests/numpy/make.py", "--check"],

@@ -156,8 +156,8 @@ fn target_dir(run: &Run) -> PathBuf {
 
 /// `cargo` in a folder that has a configuration of its own.
 fn cargo(run: &Run, folder: &str, compiler: Compiler, arguments: &[&str], target: &Target) -> Command {
-    let mut command = Command::new("timeout");
-    command.arg(TIMEOUT).arg(Run::cargo_program()).args(arguments).current_dir(run.root.join(folder));
+    let mut command = run.command("timeout", &[TIMEOUT, &Run::cargo_program()]);
+    command.args(arguments).current_dir(run.root.join(folder));
     command.args(["--locked", "--target", target.triple, "--target-dir"]).arg(target_dir(run));
     if let Compiler::Debian = compiler {
         let linker = format!("CARGO_TARGET_{}_LINKER", target.triple.to_uppercase().replace('-', "_"));

@@ -101,8 +101,7 @@ fn count(run: &mut Run) -> Result<(Counts, Skipped), String> {
         return Ok((counts, skipped));
     }
     run.cargo(&["build", "--release", "--package", "attn", "--example", "instructions"])?;
-    let target = run.target();
-    let program = target.join("release/examples/instructions");
+    let program = run.target().join("release/examples/instructions");
     let mut add = |backend: &str, workload: &str, count: u64| {
         println!("{backend} {workload}: {count} instructions");
         counts.insert((backend.to_owned(), workload.to_owned()), count);

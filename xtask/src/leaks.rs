@@ -36,8 +36,7 @@ pub(crate) fn check(run: &mut Run) -> Result<(), String> {
         return Ok(());
     }
     run.cargo(&["build", "--package", "attn", "--bin", "attn"])?;
-    let target = run.target();
-    let attn = target.join("debug/attn").display().to_string();
+    let attn = run.target().join("debug/attn").display().to_string();
     // The threads of rayon's pool are there until the end, and what they have is reached by pointers into its middle.
     let leaks = ["--quiet", "--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"];
     let found = format!("--error-exitcode={FOUND}");

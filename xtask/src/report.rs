@@ -155,9 +155,8 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// Writes a report, and gives the same as JSON.
 fn pages(run: &mut Run, name: &str, arguments: &[&str], passes: bool) -> Result<Value, String> {
-    let target = run.target();
     let page = folder(run).join(format!("{name}.html")).display().to_string();
-    let attn = target.join("release/attn").display().to_string();
+    let attn = run.target().join("release/attn").display().to_string();
     let mut command = run.command(&attn, &["validate", "--json", "--report", &page]);
     let output = command.args(arguments).output().map_err(|error| failed(&attn, &error))?;
     if output.status.success() != passes {

@@ -58,8 +58,7 @@ fn build(run: &mut Run, arguments: &[OsString]) -> Result<PathBuf, String> {
         build.extend(["--features", "xrt-shim"]);
     }
     run.cargo(&build)?;
-    let target = run.target();
-    Ok(target.join("release/attn-whisper"))
+    Ok(run.target().join("release/attn-whisper"))
 }
 
 /// `cargo xtask recordings`: all that docs/whisper.md measures.
